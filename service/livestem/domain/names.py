@@ -1,0 +1,24 @@
+"""Names that travel and become folders: short, plain, and never one that a file system reserves."""
+
+from __future__ import annotations
+
+import re
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+# Windows reserves these in every folder, with any extension and in any case.
+_RESERVED = frozenset(
+    ["CON", "PRN", "AUX", "NUL", *(f"COM{i}" for i in range(10)), *(f"LPT{i}" for i in range(10))]
+)
+
+
+def check_name(name: str, what: str) -> str:
+    """Return `name` if it is a legal session, scan or class name.
+
+    Raises
+    ------
+    ValueError
+        If it is not 1-64 of ``A-Za-z0-9_-`` or is a reserved file name.
+    """
+    if not _NAME.match(name) or name.upper() in _RESERVED:
+        raise ValueError(f"{what} name {name!r} must be 1-64 letters, digits, - or _, and no reserved file name")
+    return name

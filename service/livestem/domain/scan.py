@@ -1,0 +1,107 @@
+"""What a scan is before its data come: the facts that the instrument states at its start."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from livestem.domain.geometry import Sampling
+from livestem.domain.parameters import Processing
+
+VENDOR_ENTRIES = 64  # room for what we cannot foresee, bounded so that a header stays small
+
+
+class EnergyAxis(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Energy of EDS channel i is ``offset_kev + i * scale_kev``, keV."""
+
+    channels: int
+    scale_kev: float
+    offset_kev: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.channels < 1:
+            raise ValueError("an energy axis needs at least one channel")
+        if not (math.isfinite(self.scale_kev) and self.scale_kev > 0 and math.isfinite(self.offset_kev)):
+            raise ValueError(f"bad energy axis: {self.scale_kev} keV per channel from {self.offset_kev} keV")
+
+
+class Haadf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The HAADF image of a scan. `dtype` is numpy's (little-endian); `grey_range` maps to 0 and 255."""
+
+    sampling: Sampling
+    dtype: str
+    detector: str | None = None
+    grey_range: tuple[float, float] | None = None
+
+
+class Eds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The EDS spectrum image of a scan, all detectors summed."""
+
+    sampling: Sampling
+    energy: EnergyAxis
+    detectors: tuple[str, ...] = ()
+    live_time_s: float | None = None
+    real_time_s: float | None = None
+    take_off_angle_deg: float | None = None
+    energy_resolution_mnka_ev: float | None = None
+    elements: tuple[str, ...] = ()  # as the metadata name them; () if unknown
+    lines: tuple[str, ...] = ()
+    k_factors: dict[str, float] = {}
+
+
+class Beam(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The probe; every value None where the source does not know it."""
+
+    energy_kv: float | None = None
+    current_pa: float | None = None
+    convergence_mrad: float | None = None
+    collection_mrad: tuple[float, float] | None = None  # HAADF inner, outer
+
+
+class ScanPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything `scan_start` states about a scan except its name.
+
+    Attributes
+    ----------
+    frames : passes of the beam planned, or None if open-ended
+    dwell_s : time per pixel and frame, s
+    stage : x, y, z (µm) and alpha, beta tilt (degrees), by those names
+    survey_nm : what a survey image covered, free for the source
+    processing : what the sender asks of the segmenter, or None
+    vendor : scalars we have no name for
+    """
+
+    haadf: Haadf | None = None
+    eds: Eds | None = None
+    frames: int | None = 1
+    dwell_s: float | None = None
+    beam: Beam = Beam()
+    stage: dict[str, float] = {}
+    sample: str | None = None
+    source: str | None = None
+    recorded_at: str | None = None
+    processing: Processing | None = None
+    vendor: dict[str, str | int | float | bool | None] = {}
+
+    def __post_init__(self) -> None:
+        if self.haadf is None and self.eds is None:
+            raise ValueError("a scan needs HAADF, EDS or both")
+        if self.frames is not None and self.frames < 1:
+            raise ValueError("frames must be at least 1, or null for an open-ended scan")
+        if self.dwell_s is not None and not (math.isfinite(self.dwell_s) and self.dwell_s > 0):
+            raise ValueError("dwell_s must be positive")
+        if len(self.vendor) > VENDOR_ENTRIES:
+            raise ValueError(f"vendor holds {len(self.vendor)} entries, at most {VENDOR_ENTRIES}")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Measured modalities, ``haadf`` before ``eds``."""
+        return tuple(m for m in ("haadf", "eds") if getattr(self, m) is not None)
+
+    def sampling(self, modality: str) -> Sampling:
+        """Return the sampling of ``haadf`` or ``eds``; KeyError if the scan lacks it."""
+        part = self.haadf if modality == "haadf" else self.eds if modality == "eds" else None
+        if part is None:
+            raise KeyError(modality)
+        return part.sampling
