@@ -125,8 +125,7 @@ def sampling_ratio(haadf: Sampling, eds: Sampling) -> tuple[int, int]:
     slack = _SAME_FIELD * coarse.pixel_nm[1]
     if any(abs(a - b) > slack for a, b in zip(haadf.size_nm, eds.size_nm, strict=True)):
         raise StageError(
-            f"HAADF covers {_size(haadf)} and EDS {_size(eds)}: these are two fields; "
-            "give recordings of the same field"
+            f"HAADF covers {_size(haadf)} and EDS {_size(eds)}: these are two fields; give recordings of the same field"
         )
     exact = coarse.pixel_nm[1] / fine.pixel_nm[1]
     ratio = round(exact)
@@ -175,9 +174,7 @@ def plan_grid(
     fine = min(present, key=lambda s: s.pixel_nm[1])
     pixel = fine.pixel_nm[1]
     side = _side_px(fine, unit, chip_px, chip_nm)
-    usable = [
-        min(s.shape[axis] * (1 if s is fine else unit) for s in present) for axis in (0, 1)
-    ]
+    usable = [min(s.shape[axis] * (1 if s is fine else unit) for s in present) for axis in (0, 1)]
     rows, cols = usable[0] // side, usable[1] // side
     if rows < 1 or cols < 1:
         raise StageError(

@@ -6,9 +6,7 @@ import re
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 # Windows reserves these in every folder, with any extension and in any case.
-_RESERVED = frozenset(
-    ["CON", "PRN", "AUX", "NUL", *(f"COM{i}" for i in range(10)), *(f"LPT{i}" for i in range(10))]
-)
+_RESERVED = frozenset(["CON", "PRN", "AUX", "NUL", *(f"COM{i}" for i in range(10)), *(f"LPT{i}" for i in range(10))])
 
 
 def check_name(name: str, what: str) -> str:

@@ -42,3 +42,100 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if "chip_px" in mine or "chip_nm" in mine:
             other = msgspec.structs.replace(other, chip_px=None, chip_nm=None)
         return msgspec.structs.replace(other, **mine)
+
+
+EnsembleWay = Literal["joint", "vector", "mean"]
+
+
+class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A way of doing it all, named; what a user sets beside it wins.
+
+    Attributes
+    ----------
+    encoder : embedding of HAADF chips
+    eds_modalities : what EDS is turned into
+    ensembles : modalities joined with haadf, and how, by method
+    fewshot : ``softmax`` over negative distances (published) or ``calibrated``
+    louvain_weights : edges keep the similarity, or are all 1
+    louvain_threshold : edges below are dropped: a rule or a number
+    strays_in_total : whether strays are inside the 100 %
+    lines : X-ray lines used if the user names none; () = one named line per element
+    """
+
+    encoder: Literal["lattice", "vgg16"]
+    eds_modalities: tuple[str, ...]
+    ensembles: dict[str, EnsembleWay]
+    fewshot: Literal["calibrated", "softmax"]
+    louvain_weights: Literal["similarity", "binary"]
+    louvain_threshold: Literal["mode", "mean", "median"] | float
+    strays_in_total: bool
+    lines: tuple[str, ...] = ()
+
+
+_PUBLISHED_WAYS: dict[str, EnsembleWay] = {"fewshot": "mean", "ward": "vector", "louvain": "mean"}
+
+# The eleven lines of GraphEM's scripts (no Cr, although the paper's text names it).
+GRAPHEM_LINES = (
+    "Al_Ka", "C_Ka", "Cu_Ka", "Fe_Ka", "Ga_Ka", "La_La", "N_Ka", "O_Ka", "Pt_La", "Sr_Ka", "Ti_Ka",
+)  # fmt: skip
+
+PRESETS: dict[str, Preset] = {
+    "default": Preset(
+        encoder="lattice",
+        eds_modalities=("lines",),
+        ensembles={"fewshot": "joint", "ward": "joint", "louvain": "joint"},
+        fewshot="calibrated",
+        louvain_weights="similarity",
+        louvain_threshold="mode",
+        strays_in_total=False,
+    ),
+    "as_published": Preset(
+        encoder="vgg16",
+        eds_modalities=("eds", "atomic"),
+        ensembles=_PUBLISHED_WAYS,
+        fewshot="softmax",
+        louvain_weights="similarity",
+        louvain_threshold="mode",
+        strays_in_total=True,
+    ),
+    "graphem": Preset(
+        encoder="vgg16",
+        eds_modalities=("eds", "atomic"),
+        ensembles=_PUBLISHED_WAYS,
+        fewshot="softmax",
+        louvain_weights="binary",
+        louvain_threshold="mode",
+        strays_in_total=True,
+        lines=GRAPHEM_LINES,
+    ),
+}
+
+
+class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The effective scientific parameters of one result: everything that its numbers depend on.
+
+    Attributes
+    ----------
+    clusters : for Ward; None = suggested from the merge heights
+    elements, elements_origin : the specimen's, and who named them (``user``, ``metadata``, ``automatic``)
+    strays : fitted, and kept apart from the specimen
+    lines : named X-ray lines asked for; () = chosen per element
+    k_factors : given by the user or the recording, weight, relative; {} = the built-in table
+    seed : of igraph's generator
+    """
+
+    preset: PresetName
+    recipe: Preset
+    chip_px: int
+    chip_nm: float
+    clusters: int | None = None
+    elements: tuple[str, ...] = ()
+    elements_origin: Literal["user", "metadata", "automatic", "none"] = "none"
+    strays: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    k_factors: dict[str, float] = {}
+    support: SupportSet | None = None
+    register: Literal["none"] = "none"
+    absorption: Literal["uncorrected"] = "uncorrected"
+    grey: Literal["given", "percentile"] = "percentile"
+    seed: int = 42

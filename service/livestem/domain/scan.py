@@ -27,19 +27,25 @@ class EnergyAxis(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Haadf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The HAADF image of a scan. `dtype` is numpy's (little-endian); `grey_range` maps to 0 and 255."""
+    """The HAADF image of a scan.
+
+    `dtype` is numpy's (little-endian); `frames` the passes that hold HAADF, if not all of them do (some vendors
+    keep one picture of a whole EDS scan); `grey_range` maps to 0 and 255.
+    """
 
     sampling: Sampling
     dtype: str
+    frames: int | None = None
     detector: str | None = None
     grey_range: tuple[float, float] | None = None
 
 
 class Eds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The EDS spectrum image of a scan, all detectors summed."""
+    """The EDS spectrum image of a scan, all detectors summed; `frames` as for `Haadf`."""
 
     sampling: Sampling
     energy: EnergyAxis
+    frames: int | None = None
     detectors: tuple[str, ...] = ()
     live_time_s: float | None = None
     real_time_s: float | None = None
@@ -98,6 +104,12 @@ class ScanPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def modalities(self) -> tuple[str, ...]:
         """Measured modalities, ``haadf`` before ``eds``."""
         return tuple(m for m in ("haadf", "eds") if getattr(self, m) is not None)
+
+    def frames_of(self, modality: str, seen: int) -> int:
+        """Return the frames expected of a modality; `seen` decides where the plan is open-ended."""
+        part = self.haadf if modality == "haadf" else self.eds
+        stated = None if part is None else part.frames
+        return stated or self.frames or seen
 
     def sampling(self, modality: str) -> Sampling:
         """Return the sampling of ``haadf`` or ``eds``; KeyError if the scan lacks it."""

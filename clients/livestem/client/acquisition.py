@@ -1,0 +1,310 @@
+"""The one publisher of acquisition data: microscope scripts, recorded files, `watch` and the simulator all use it.
+
+An :class:`Acquisition` is one session at one instrument; :meth:`Acquisition.start_scan` gives a
+:class:`ScanWriter`, which takes HAADF rows or frames and EDS as events, dense tiles or cumulative snapshots.
+
+Two kinds of source: an *instrument* never waits (its beam does not), and relies on the resend buffer; a *recorded*
+source waits for a service, for its verdict on the scan, and for acknowledgements when too much is under way.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import threading
+import time
+from types import TracebackType
+from typing import Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+import zmq
+from numpy.typing import NDArray
+
+from livestem.client.endpoints import ACQUISITION, Endpoint
+from livestem.client.hub import Hub
+from livestem.client.tilecheck import Totals, as_messages, check_tile
+from livestem.domain.errors import RefusedError, SourceError, TransportError
+from livestem.domain.limits import DEFAULT_LIMITS, Limits
+from livestem.domain.names import check_name
+from livestem.domain.scan import ScanPlan
+from livestem.domain.tiles import EdsDense, EdsEvents, HaadfTile, Tile
+from livestem.protocol.publisher import Publisher
+from livestem.wire import messages as m
+
+STALL_S = 30.0  # no acknowledgement for so long while data are under way: the service hangs or is gone
+
+
+def new_session(now: datetime.datetime | None = None) -> str:
+    """Return a fresh session name: local date and time, and four random digits against two at once."""
+    now = now or datetime.datetime.now()
+    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+class Outlet(Protocol):
+    """Where a `ScanWriter`'s messages go: an `Acquisition`, or a pipeline in the same process."""
+
+    def publish(self, header: m.OfScan, arrays: tuple[NDArray[Any], ...] = (), *, codec: str = "raw") -> None:
+        """Take a reliable message."""
+
+    def verdict(self, scan_id: str) -> m.Verdict | None:
+        """Return what was decided about a scan."""
+
+
+class Acquisition:
+    """Publish one session's scans.
+
+    Parameters
+    ----------
+    session : str, optional
+        Its name; by default a fresh one.
+    endpoint : Endpoint or str
+        Where to bind.
+    recorded : bool
+        True for sources that can wait (files, simulator at any speed).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from livestem.client import Acquisition, Haadf, Sampling, ScanPlan
+    >>> plan = ScanPlan(haadf=Haadf(sampling=Sampling(shape=(64, 64), pixel_nm=(0.05, 0.05)), dtype="<u2"))
+    >>> with Acquisition(endpoint="ipc:///tmp/livestem-doc") as acquisition:
+    ...     with acquisition.start_scan(plan) as scan:
+    ...         scan.haadf(np.zeros((64, 64), "u2"), frame=0)
+    """
+
+    def __init__(
+        self,
+        session: str | None = None,
+        endpoint: Endpoint | str = ACQUISITION,
+        *,
+        recorded: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        self.session = check_name(session or new_session(), "session")
+        self.recorded = recorded
+        self._limits = limits
+        self._own_context = zmq.Context() if context is None else None
+        self._changed = threading.Condition()
+        self._verdicts: dict[str, m.Verdict] = {}
+        epoch = time.time_ns()
+        endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
+        self._endpoint = endpoint
+        self._publisher = Publisher(self.session, "acq", epoch, time.time_ns, limits=limits)
+        self._hub = Hub(
+            context or self._own_context,  # type: ignore[arg-type]
+            endpoint,
+            epoch,
+            stream="acq",
+            server="acquisition",
+            limits=limits,
+            on_talk=self._on_talk,
+            eager=lambda: not self._publisher.services,
+        )
+        self._hub.add(self._publisher)
+
+    def wait_for_service(self, timeout_s: float = 30.0) -> None:
+        """Return once a segmenter is attached.
+
+        Raises
+        ------
+        TransportError
+            If none comes within `timeout_s`.
+        """
+        self._wait(
+            lambda: bool(self._publisher.services),
+            timeout_s,
+            f"no segmenter attached to {self._endpoint.endpoint} within {timeout_s:g} s; start `livestem serve`",
+        )
+
+    def start_scan(self, plan: ScanPlan, scan_id: str | None = None, *, timeout_s: float = STALL_S) -> ScanWriter:
+        """Announce a scan.
+
+        Parameters
+        ----------
+        plan : ScanPlan
+            Everything known about it.
+        scan_id : str, optional
+            By default a fresh name.
+        timeout_s : float
+            How long a recorded source waits for the service's verdict, s.
+
+        Raises
+        ------
+        SourceError
+            If the plan breaks the wire's rules.
+        RefusedError
+            If the service refuses the scan (recorded sources only; an instrument reads `ScanWriter.verdict`).
+        """
+        scan_id = check_name(scan_id or f"scan-{new_session()}", "scan")
+        try:  # structs are checked when they are decoded, not when they are made: better here than over there
+            msgspec.convert(msgspec.to_builtins(plan), ScanPlan)
+        except msgspec.ValidationError as e:
+            raise SourceError(f"the scan's plan is not legal: {e}") from e
+        self._verdicts.pop(scan_id, None)
+        self.publish(m.ScanStart(scan_id=scan_id, plan=plan))
+        if self.recorded:
+            silent = f"the service did not answer for scan {scan_id} within {timeout_s:g} s; look at its log"
+            self._wait(lambda: scan_id in self._verdicts, timeout_s, silent)
+            self.raise_if_refused(scan_id)
+        return ScanWriter(self, plan, scan_id)
+
+    def verdict(self, scan_id: str) -> m.Verdict | None:
+        """Return what the service decided about a scan, or None if it has not spoken."""
+        return self._verdicts.get(scan_id)
+
+    def raise_if_refused(self, scan_id: str) -> None:
+        """Raise `RefusedError` with the service's reason if it refused the scan."""
+        verdict = self._verdicts.get(scan_id)
+        if verdict is not None and not verdict.accepted:
+            raise RefusedError(f"the service refused scan {scan_id}: {verdict.reason}")
+
+    def publish(self, header: m.OfScan, arrays: tuple[NDArray[Any], ...] = (), *, codec: str = "raw") -> None:
+        """Send a reliable message; a recorded source first waits until enough has been acknowledged."""
+        if self.recorded:
+            self._wait_for_room()
+        self._hub.publish(self.session, header, arrays, codec=codec)
+
+    def wait_acknowledged(self, timeout_s: float = STALL_S) -> None:
+        """Return once a service has stored everything published so far.
+
+        Raises
+        ------
+        TransportError
+            If no acknowledgement at all comes for `timeout_s`.
+        """
+        self._wait_progress(lambda: self._publisher.buffer.acknowledged >= self._publisher.buffer.last_seq, timeout_s)
+
+    def close(self) -> None:
+        """Stop publishing and free the endpoint."""
+        self._hub.close()
+        if self._own_context is not None:
+            self._own_context.term()
+
+    def __enter__(self) -> Acquisition:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        self.close()
+        return False
+
+    def _on_talk(self, talk: m.Talk) -> None:
+        with self._changed:
+            if isinstance(talk, m.Verdict):
+                self._verdicts[talk.scan_id] = talk
+            self._changed.notify_all()
+
+    def _wait_for_room(self) -> None:
+        buffer = self._publisher.buffer
+        if buffer.unacknowledged_bytes >= self._limits.unacknowledged_bytes:
+            self._wait_progress(lambda: buffer.unacknowledged_bytes < self._limits.unacknowledged_bytes, STALL_S)
+
+    def _wait_progress(self, done: Any, timeout_s: float) -> None:
+        """Wait for `done`, for as long as acknowledgements keep coming."""
+        while not done():
+            before = self._publisher.buffer.acknowledged
+            self._wait(
+                lambda before=before: done() or self._publisher.buffer.acknowledged > before,
+                timeout_s,
+                f"the segmenter has acknowledged nothing for {timeout_s:g} s; is it still running?",
+            )
+
+    def _wait(self, done: Any, timeout_s: float, otherwise: str) -> None:
+        with self._changed:
+            if not self._changed.wait_for(done, timeout_s):
+                raise TransportError(otherwise)
+
+
+class ScanWriter:
+    """Hand over one scan's data; a context manager that ends the scan (aborted, if an exception leaves it).
+
+    Every piece has its place (`frame`, `y`, `x`), so the order of the calls does not matter. Each rectangle of a
+    frame is handed over once.
+    """
+
+    def __init__(self, outlet: Outlet, plan: ScanPlan, scan_id: str) -> None:
+        self.plan, self.scan_id = plan, scan_id
+        self.totals = Totals()
+        self._outlet = outlet
+        self._before: NDArray[np.integer[Any]] | None = None  # last cumulative snapshot
+        self._snapshots = 0
+        self._ended = False
+
+    @property
+    def verdict(self) -> m.Verdict | None:
+        """What the service decided about this scan, or None if it has not spoken yet."""
+        return self._outlet.verdict(self.scan_id)
+
+    def haadf(self, values: NDArray[Any], *, frame: int = 0, y: int = 0, x: int = 0) -> None:
+        """Hand over HAADF of the rectangle at (y, x): a whole frame, rows, or any (h, w) part, in the plan's dtype.
+
+        Raises
+        ------
+        SourceError
+            If it lies outside the field or the plan, or is not finite (the place is named).
+        """
+        self.tile(HaadfTile(frame=frame, y=y, x=x, values=np.asarray(values)))
+
+    def eds_events(
+        self, counts: NDArray[Any], channels: NDArray[Any], *, frame: int = 0, y: int = 0, x: int = 0
+    ) -> None:
+        """Hand over EDS photons: `counts` (h, w) per pixel and the `channels` of all of them, pixel after pixel."""
+        self.tile(EdsEvents(frame=frame, y=y, x=x, counts=np.asarray(counts), channels=np.asarray(channels)))
+
+    def eds_dense(self, values: NDArray[Any], *, frame: int = 0, y: int = 0, x: int = 0) -> None:
+        """Hand over EDS spectra (h, w, channels), whole counts."""
+        self.tile(EdsDense(frame=frame, y=y, x=x, values=np.asarray(values)))
+
+    def eds_cumulative(self, snapshot: NDArray[Any], *, frame: int | None = None) -> None:
+        """Hand over the running total of the whole field, (rows, cols, channels); the increase is published.
+
+        Vendors' live interfaces give the sum so far. Each snapshot stands for one frame, by default the next.
+
+        Raises
+        ------
+        SourceError
+            If a count is smaller than in the snapshot before (the place is named).
+        """
+        snapshot = np.asarray(snapshot)
+        before = np.zeros_like(snapshot) if self._before is None else self._before
+        frame = self._snapshots if frame is None else frame
+        if snapshot.shape != before.shape:
+            raise SourceError(f"cumulative EDS changed its shape from {before.shape} to {snapshot.shape}")
+        fell = snapshot < before
+        if fell.any():
+            y, x, channel = (int(i) for i in np.argwhere(fell)[0])
+            raise SourceError(f"cumulative EDS fell at frame {frame}, y {y}, x {x}, channel {channel}; was it reset?")
+        self.tile(EdsDense(frame=frame, y=0, x=0, values=snapshot - before))
+        self._before, self._snapshots = snapshot.copy(), frame + 1
+
+    def tile(self, tile: Tile) -> None:
+        """Hand over any tile; a large one is published in bands of rows."""
+        if self._ended:
+            raise SourceError(f"scan {self.scan_id} has ended; start another for further data")
+        check_tile(self.plan, tile)
+        for header, arrays, codec in as_messages(self.scan_id, tile):
+            self._outlet.publish(header, arrays, codec=codec)
+            self.totals.add(header, arrays)
+
+    def end(self, status: Literal["complete", "aborted"] = "complete", reason: str | None = None) -> None:
+        """End the scan; the totals go along, so that the service can prove nothing is missing."""
+        if self._ended:
+            return
+        self._ended = True
+        end = m.ScanEnd(scan_id=self.scan_id, status=status, reason=reason, **msgspec.structs.asdict(self.totals.sent))
+        self._outlet.publish(end)
+
+    def __enter__(self) -> ScanWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        if kind is None:
+            self.end()
+        else:
+            self.end("aborted", reason=f"{kind.__name__}: {value}"[:4096])
+        return False

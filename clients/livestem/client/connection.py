@@ -1,0 +1,122 @@
+"""The two sockets of a follower: SUB for what everybody gets, DEALER for what is asked for.
+
+`pump` moves what has arrived through the pure `Follower` and sends what it asks for; the caller polls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import msgspec
+import zmq
+
+from livestem.client.endpoints import Endpoint
+from livestem.domain.errors import WireError
+from livestem.domain.limits import DEFAULT_LIMITS, Limits
+from livestem.protocol.follower import Ask, Effect, Follower, Take
+from livestem.wire import messages as m
+from livestem.wire.codec import Message, decode, encode
+
+log = logging.getLogger(__name__)
+
+_RCVHWM = 100_000  # messages; the follower always drains, so this is only for a pause of the process
+
+
+class Connection:
+    """Follows one publisher.
+
+    Parameters
+    ----------
+    context : zmq.Context
+    endpoint : Endpoint
+        The publisher's.
+    stream : {"acq", "res"}
+        Family of topics to subscribe to.
+    on_rejected : callable
+        Called with the `WireError` of every message that was dropped.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: Endpoint,
+        *,
+        stream: str,
+        role: str,
+        take: Take,
+        name: str,
+        ordered: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+        on_rejected: Callable[[WireError], None] | None = None,
+    ) -> None:
+        self.endpoint, self._limits = endpoint, limits
+        self._on_rejected = on_rejected or (lambda e: log.warning("message dropped: %s", e))
+        self.follower = Follower(
+            role=role,
+            take=take,
+            ids=_ids(),
+            name=name,
+            ordered=ordered,
+            limits=limits,  # type: ignore[arg-type]
+        )
+        self.sub = context.socket(zmq.SUB)
+        self.sub.setsockopt(zmq.RCVHWM, _RCVHWM)
+        self.sub.setsockopt(zmq.SUBSCRIBE, f"{stream}.".encode())
+        self.sub.connect(endpoint.endpoint)
+        self.dealer = context.socket(zmq.DEALER)
+        self.dealer.setsockopt(zmq.SNDHWM, 1000)
+        self.dealer.connect(endpoint.talk)
+
+    def register(self, poller: zmq.Poller) -> None:
+        """Have `poller` watch both sockets."""
+        poller.register(self.sub, zmq.POLLIN)
+        poller.register(self.dealer, zmq.POLLIN)
+
+    def pump(self, most: int = 256) -> list[Effect]:
+        """Take at most `most` messages from each socket; return what is for the application."""
+        now = time.monotonic()
+        effects: list[Effect] = []
+        for socket, handle in ((self.dealer, self.follower.replied), (self.sub, self.follower.published)):
+            for message in self._arrived(socket, most):
+                try:
+                    effects += handle(message, now)
+                except WireError as e:
+                    self._on_rejected(e)
+        return self._perform([*effects, *self.follower.tick(now)])
+
+    def send(self, header: m.Talk) -> None:
+        """Send a request or a note; dropped if the publisher has been away so long that its queue is full."""
+        header = msgspec.structs.replace(header, sent_ns=time.time_ns())
+        with contextlib.suppress(zmq.Again):
+            self.dealer.send_multipart(encode(header), zmq.NOBLOCK)
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self.sub.close(linger=0)
+        self.dealer.close(linger=100)
+
+    def _perform(self, effects: list[Effect]) -> list[Effect]:
+        for effect in effects:
+            if isinstance(effect, Ask):
+                self.send(effect.header)
+        return [e for e in effects if not isinstance(e, Ask)]
+
+    def _arrived(self, socket: zmq.Socket[bytes], most: int) -> Iterator[Message]:
+        with contextlib.suppress(zmq.Again):
+            for _ in range(most):
+                frames = socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                try:
+                    yield decode([f.buffer for f in frames], self._limits)
+                except WireError as e:
+                    self._on_rejected(e)
+
+
+def _ids() -> Iterator[str]:
+    """Yield request ids that no other client uses."""
+    stem = uuid.uuid4().hex[:12]
+    return (f"{stem}-{i}" for i in itertools.count())

@@ -1,0 +1,63 @@
+"""Where a publisher is: its PUB endpoint, and the ROUTER beside it."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from livestem.domain.errors import UsageError
+
+ACQUISITION_PORT = 5560
+RESULTS_PORT = 5570
+_LOOPBACK = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:|$)")
+
+
+class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A publisher's two sockets.
+
+    Parameters
+    ----------
+    endpoint : str
+        ZeroMQ endpoint of the PUB, such as ``tcp://127.0.0.1:5560``.
+    router : str, optional
+        Endpoint of the ROUTER; by default the next TCP port, or the same path with ``.router``.
+    """
+
+    endpoint: str
+    router: str | None = None
+
+    def __post_init__(self) -> None:
+        if "://" not in self.endpoint:
+            raise ValueError(f"{self.endpoint!r} is no endpoint; write tcp://HOST:PORT")
+        if self.router is None and self.endpoint.startswith("tcp://"):
+            _port(self.endpoint)
+
+    @property
+    def talk(self) -> str:
+        """Endpoint of the ROUTER."""
+        if self.router is not None:
+            return self.router
+        if self.endpoint.startswith("tcp://"):
+            host, port = self.endpoint.rsplit(":", 1)
+            return f"{host}:{int(port) + 1}"
+        return self.endpoint + ".router"
+
+
+def refuse_open_bind(endpoint: str) -> None:
+    """Raise `UsageError` if binding `endpoint` would leave this machine: that needs CURVE keys, not there yet."""
+    if endpoint.startswith("tcp://") and not _LOOPBACK.match(endpoint):
+        raise UsageError(
+            f"{endpoint} is open to the network, which needs CURVE keys; bind 127.0.0.1 (and tunnel) instead"
+        )
+
+
+def _port(endpoint: str) -> int:
+    port = endpoint.rsplit(":", 1)[-1]
+    if not port.isdigit() or not 1 <= int(port) <= 65534:
+        raise ValueError(f"{endpoint!r} needs a port of 1 to 65534; write tcp://HOST:PORT")
+    return int(port)
+
+
+ACQUISITION = Endpoint(f"tcp://127.0.0.1:{ACQUISITION_PORT}")
+RESULTS = Endpoint(f"tcp://127.0.0.1:{RESULTS_PORT}")

@@ -1,0 +1,233 @@
+"""The two sockets of a publisher: XPUB for everybody, ROUTER for each.
+
+Anybody may publish from any thread: one lock guards the XPUB and the publishers, so that `seq` on the wire rises
+in the order of publishing. The ROUTER belongs to the hub's own thread, which also sends heartbeats. Replies to
+`resend` and `snapshot` are sent there too, message by message, so that they never hold up publishing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import msgspec
+import zmq
+from numpy.typing import NDArray
+
+from livestem.client.endpoints import Endpoint, refuse_open_bind
+from livestem.domain.errors import TransportError, WireError
+from livestem.domain.limits import DEFAULT_LIMITS, Limits
+from livestem.protocol.publisher import Out, Publisher
+from livestem.wire import messages as m
+from livestem.wire.codec import decode, encode
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 1.0  # the design's
+EAGER_HEARTBEAT_S = 0.1  # while nobody is attached, so that a waiting service notices us at once
+SILENT_S = 10.0  # a service acknowledges at least every second; ten of them missed, and it is gone
+_POLL_MS = 20
+_PUB_HWM = 10_000  # messages queued for one slow reader before the PUB drops for it; gap repair serves it later
+_LINGER_MS = 1000
+
+
+class Hub:
+    """Binds the sockets, answers requests, sends heartbeats.
+
+    Parameters
+    ----------
+    context : zmq.Context
+    endpoint : Endpoint
+        Where to bind; loopback or ``ipc://``.
+    epoch : int
+        New at each start.
+    stream : {"acq", "res"}
+        Family of topics.
+    server : str
+        Who we are, for people.
+    on_talk : callable, optional
+        Called with every request, on the hub's thread, once it is answered.
+    eager : callable, optional
+        While it returns True, heartbeats are sent ten times a second.
+
+    Raises
+    ------
+    TransportError
+        If the endpoint is in use; the message says what to do.
+    UsageError
+        If the endpoint is open to the network.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: Endpoint,
+        epoch: int,
+        *,
+        stream: Literal["acq", "res"],
+        server: str,
+        limits: Limits = DEFAULT_LIMITS,
+        on_talk: Callable[[m.Talk], None] | None = None,
+        eager: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.epoch, self.server, self._limits = epoch, server, limits
+        self._stream = stream
+        self._on_talk, self._eager = on_talk, eager
+        self._publishers: dict[str, Publisher] = {}
+        self.lock = threading.RLock()
+        self.subscribers = 0
+        self.rejected: dict[str, int] = {}
+        self._heard: dict[bytes, float] = {}
+        self._stop = threading.Event()
+        self._xpub = _bind(context, zmq.XPUB, endpoint.endpoint)
+        try:
+            self._router = _bind(context, zmq.ROUTER, endpoint.talk)
+        except TransportError:
+            self._xpub.close(linger=0)
+            raise
+        self._thread = threading.Thread(target=self._run, name=f"hub-{server}", daemon=True)
+        self._thread.start()
+
+    def add(self, publisher: Publisher) -> Publisher:
+        """Serve one more session."""
+        with self.lock:
+            self._publishers[publisher.session] = publisher
+            self._send(publisher.heartbeat())
+        return publisher
+
+    def publish(
+        self, session: str, header: m.Header, arrays: Sequence[NDArray[Any]] = (), *, codec: str = "raw"
+    ) -> list[bytes]:
+        """Number, keep and send a message of a session; return its frames."""
+        with self.lock:
+            frames = self._publishers[session].publish(header, arrays, codec=codec)
+            self._send(frames)
+        return list(frames)
+
+    def publisher(self, session: str) -> Publisher | None:
+        """Return the publisher of a session, if it is served here."""
+        return self._publishers.get(session)
+
+    def close(self) -> None:
+        """Stop the thread and close the sockets; what is queued is given a second to leave."""
+        self._stop.set()
+        self._thread.join()
+        self._xpub.close(linger=_LINGER_MS)
+        self._router.close(linger=_LINGER_MS)
+
+    def _send(self, frames: Sequence[bytes]) -> None:
+        self._xpub.send_multipart(frames, copy=False)
+
+    def _run(self) -> None:
+        next_beat = time.monotonic()
+        while not self._stop.is_set():
+            if self._router.poll(_POLL_MS):
+                self._drain()
+            if time.monotonic() >= next_beat:
+                self._beat()
+                next_beat = time.monotonic() + (EAGER_HEARTBEAT_S if self._eager() else HEARTBEAT_S)
+
+    def _beat(self) -> None:
+        with self.lock:
+            self._count_subscribers()
+            self._forget_silent()
+            for publisher in self._publishers.values():
+                self._send(publisher.heartbeat())
+
+    def _forget_silent(self) -> None:
+        """A service that has vanished must not hold back what the others have acknowledged."""
+        now = time.monotonic()
+        for peer in [p for p, heard in self._heard.items() if now - heard > SILENT_S]:
+            del self._heard[peer]
+            for publisher in self._publishers.values():
+                publisher.forget(peer)
+
+    def _count_subscribers(self) -> None:
+        """XPUB tells of the first and last subscriber of each topic; reading it also keeps its queue empty."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                note = self._xpub.recv(zmq.NOBLOCK)
+                self.subscribers = max(0, self.subscribers + (1 if note[:1] == b"\x01" else -1))
+
+    def _drain(self) -> None:
+        with contextlib.suppress(zmq.Again):
+            for _ in range(256):  # then heartbeats get their turn
+                peer, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+                try:
+                    header = decode(frames, self._limits).header
+                    if not isinstance(header, m.Talk):
+                        raise WireError("topic", "only talk belongs on a ROUTER")
+                except WireError as e:
+                    self.rejected[e.reason] = self.rejected.get(e.reason, 0) + 1
+                    log.warning("request dropped: %s", e)
+                    continue
+                self._on_request(peer, header)
+
+    def _on_request(self, peer: bytes, request: m.Talk) -> None:
+        self._heard[peer] = time.monotonic()
+        self._answer(peer, request)
+        if self._on_talk is not None:
+            self._on_talk(request)
+
+    def _answer(self, peer: bytes, request: m.Talk) -> None:
+        if isinstance(request, m.Hello):
+            self._reply(peer, self._welcome(request))
+        elif isinstance(request, m.Probe):
+            with self.lock:
+                echo = m.Echo(nonce=request.nonce, epoch=self.epoch, sent_ns=time.time_ns())
+                self._send(encode(echo, stream=self._stream))
+        elif isinstance(request, m.Verdict):
+            pass  # told to on_talk; not answered
+        else:
+            self._forward(peer, request)
+
+    def _forward(self, peer: bytes, request: m.Talk) -> None:
+        publisher = self._publishers.get(request.session)
+        if publisher is None:
+            reason = f"no session {request.session!r} here"
+            self._reply(peer, m.Refusal(request_id=request.request_id, session=request.session, reason=reason))
+            return
+        replies = publisher.on_request(peer, request)
+        while True:
+            with self.lock:  # each step reads the buffer; sending happens outside
+                out = next(replies, None)
+            if out is None:
+                return
+            self._deliver(out)
+
+    def _deliver(self, out: Out) -> None:
+        if out.peer is None:
+            with self.lock:
+                self._send(out.frames)
+        else:
+            self._router.send_multipart([out.peer, *out.frames], copy=False)
+
+    def _reply(self, peer: bytes, header: m.Talk) -> None:
+        header = msgspec.structs.replace(header, epoch=self.epoch, sent_ns=time.time_ns())
+        self._router.send_multipart([peer, *encode(header)])
+
+    def _welcome(self, hello: m.Hello) -> m.Talk:
+        if m.VERSION not in hello.versions:
+            spoken = ", ".join(map(str, hello.versions)) or "none"
+            reason = f"{self.server} speaks wire version {m.VERSION}, you speak {spoken}; update the older side"
+            return m.Refusal(request_id=hello.request_id, reason=reason)
+        with self.lock:
+            streams = tuple(p.state for p in self._publishers.values())
+        return m.Welcome(request_id=hello.request_id, version=m.VERSION, streams=streams, server=self.server)
+
+
+def _bind(context: zmq.Context[zmq.Socket[bytes]], kind: int, endpoint: str) -> zmq.Socket[bytes]:
+    refuse_open_bind(endpoint)
+    socket = context.socket(kind)
+    socket.setsockopt(zmq.SNDHWM, _PUB_HWM)
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as e:
+        socket.close(linger=0)
+        why = "is in use by another program" if e.errno == zmq.EADDRINUSE else f"cannot be bound ({e.strerror})"
+        raise TransportError(f"{endpoint} {why}; stop that program or choose another endpoint") from e
+    return socket

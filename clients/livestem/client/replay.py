@@ -1,0 +1,95 @@
+"""Send a scan that can be read again (a recording, a journal, a simulation) through an `Acquisition`, at a pace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from livestem.client.acquisition import Acquisition, ScanWriter
+from livestem.domain.scan import ScanPlan
+from livestem.domain.tiles import EdsEvents, HaadfTile, Tile
+
+
+class TileSource(Protocol):
+    """A scan that can be sent: what it is, its name, and its tiles in the order of time."""
+
+    @property
+    def plan(self) -> ScanPlan:
+        """What `scan_start` states."""
+
+    @property
+    def scan_id(self) -> str:
+        """Its name, derived from its content."""
+
+    def tiles(self, rows_per_tile: int | None = None) -> Iterator[Tile]:
+        """Yield every tile; the same ones each time."""
+
+
+class Pace:
+    """When each tile is due: after the beam has swept its last row.
+
+    Parameters
+    ----------
+    plan : ScanPlan
+        Its dwell time and field; a plan without a dwell time has no pace.
+    speed : float or None
+        Times real time; None is as fast as possible.
+    """
+
+    def __init__(self, plan: ScanPlan, speed: float | None) -> None:
+        shapes = {m: plan.sampling(m).shape for m in plan.modalities}
+        rows, cols = max(shapes.values(), key=lambda s: s[0] * s[1])
+        self._rows = {m: shape[0] for m, shape in shapes.items()}
+        dwell = plan.dwell_s if plan.dwell_s is not None and speed is not None else 0.0
+        self.frame_s = rows * cols * dwell / (speed or 1.0)
+
+    def due_s(self, tile: Tile) -> float:
+        """Return the seconds from the scan's start to this tile."""
+        modality = "haadf" if isinstance(tile, HaadfTile) else "eds"
+        height = (tile.counts if isinstance(tile, EdsEvents) else tile.values).shape[0]
+        return (tile.frame + (tile.y + height) / self._rows[modality]) * self.frame_s
+
+
+def send_scan(
+    acquisition: Acquisition,
+    source: TileSource,
+    *,
+    plan: ScanPlan | None = None,
+    speed: float | None = None,
+    on_tile: Callable[[Tile], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> ScanWriter:
+    """Publish a whole scan; return once a recorded source's data are all acknowledged.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+    source : TileSource
+    plan : ScanPlan, optional
+        Announced instead of the source's own, which it extends (by `processing`, say).
+    speed : float, optional
+        Times the recorded pace; None for as fast as the service takes it.
+    on_tile : callable, optional
+        Called after each tile, for a progress bar.
+
+    Raises
+    ------
+    RefusedError, TransportError, SourceError
+        If the service refuses the scan or vanishes, or the source breaks (the scan is then aborted).
+    """
+    plan = plan or source.plan
+    pace = Pace(plan, speed)
+    with acquisition.start_scan(plan, source.scan_id) as writer:
+        began = clock()
+        for tile in source.tiles():
+            wait = began + pace.due_s(tile) - clock()
+            if wait > 0:
+                sleep(wait)
+            writer.tile(tile)
+            if on_tile is not None:
+                on_tile(tile)
+    if acquisition.recorded:
+        acquisition.wait_acknowledged()
+    return writer

@@ -1,0 +1,1 @@
+"""The command line: the composition root. Options become objects here, and nowhere else."""

@@ -1,0 +1,84 @@
+"""``livestem``: one line on stderr for anything a user can cause; exit 0 done, 1 failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from typing import NoReturn
+
+import typer
+
+from livestem.cli import weights as weights_command
+from livestem.cli.batch import batch
+from livestem.cli.demo import demo
+from livestem.cli.listen import listen
+from livestem.cli.replay import replay
+from livestem.cli.serve import serve
+from livestem.cli.simulate import simulate
+from livestem.cli.watch import watch
+from livestem.domain.errors import LivestemError
+
+app = typer.Typer(
+    name="livestem",
+    help="Live segmentation of STEM scans: HAADF and EDS in, label maps and descriptors out, while the beam scans.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (demo, serve, simulate, replay, batch, watch, listen):
+    app.command()(command)
+app.add_typer(weights_command.app, name="weights")
+
+
+@app.callback()
+def _options(
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens, to stderr."),
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    warnings.filterwarnings("ignore", module=r"(hyperspy|exspy|rsciio)\b")  # theirs to mend, not the user's to read
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # both drain
+    try:
+        app()
+    except LivestemError as e:
+        sys.exit(_fail(str(e), e.exit_code))
+    except ModuleNotFoundError as e:
+        sys.exit(_missing(e))
+    except KeyboardInterrupt:
+        sys.exit(_fail("stopped", 130))
+    except BrokenPipeError:  # `livestem listen | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)
+
+
+# Third-party package -> the extra that brings it.
+_EXTRAS = {"torch": "vgg16", "torchvision": "vgg16", "onnx": "vgg16"}
+
+
+def _missing(error: ModuleNotFoundError) -> int:
+    name = (error.name or "").partition(".")[0]
+    if name in ("", "livestem"):
+        raise error
+    extra = _EXTRAS.get(name, "service")
+    return _fail(f'{name} is not installed; run: pip install "livestem[{extra}]"', 2)
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"livestem: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

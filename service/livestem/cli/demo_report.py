@@ -1,0 +1,98 @@
+"""The demo's result for a person: tables on the terminal, one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from livestem.cli.demo import Heard
+    from livestem.simulator import Simulation
+
+
+def report(console: Any, simulation: Simulation, heard: Heard, folder: Path, picture: Path) -> None:
+    """Print the tables and draw the picture."""
+    from livestem.runtime.results import read_grid
+
+    grid = read_grid(folder / "result.json")
+    truth, _ = simulation.truth.class_of_chips(grid)
+    console.print(_scores(heard, truth, simulation.truth.names))
+    console.print(_agreements(heard))
+    console.print(_regions(heard))
+    _draw(simulation, heard, truth, grid, picture)
+
+
+def _scores(heard: Heard, truth: Any, names: tuple[str, ...]) -> Any:
+    from rich.table import Table
+
+    from livestem.runtime.finals import ami
+
+    table = Table("method", "modality", "regions", "AMI against truth", "accuracy", title="Label maps")
+    for (method, modality), message in heard.maps.items():
+        labels = message.arrays[0]
+        known = (labels >= 0) & (truth >= 0)
+        accuracy = f"{np.mean(labels[known] == truth[known]):.3f}" if method == "fewshot" and known.any() else "-"
+        table.add_row(method, modality, str(int(labels.max(initial=-1)) + 1), _number(ami(labels, truth)), accuracy)
+    return table
+
+
+def _agreements(heard: Heard) -> Any:
+    from rich.table import Table
+
+    pairs = list(dict.fromkeys(pair for found in heard.agreement.values() for pair in found))
+    table = Table("AMI between", *heard.agreement, title="Agreement of the modalities")
+    for pair in pairs:
+        table.add_row(pair, *(_number(found.get(pair)) for found in heard.agreement.values()))
+    return table
+
+
+def _regions(heard: Heard) -> Any:
+    from rich.table import Table
+
+    table = Table("region", "chips", "composition, at.%", "d, nm", title="Regions of the joint maps")
+    for (method, modality), regions in heard.regions.items():
+        if "+" not in modality:
+            continue
+        table.add_section()
+        table.add_row(f"[bold]{method}.{modality}[/]", "", "", "")
+        for region in regions:
+            percent, sigma = region.atomic_percent or {}, region.atomic_percent_sigma or {}
+            atoms = "  ".join(
+                f"{e} {v:.1f}±{sigma.get(e) or 0:.1f}" for e, v in percent.items() if v is not None and v >= 0.5
+            )
+            spacing = (
+                f"{region.d_spacing_nm:.4f}±{region.d_spacing_sigma_nm or 0:.4f}"
+                if region.d_spacing_nm is not None
+                else region.notes.get("d_spacing_nm", "-")
+            )
+            table.add_row(region.name, str(region.chips), atoms or "-", spacing)
+    return table
+
+
+def _draw(simulation: Simulation, heard: Heard, truth: Any, grid: Any, picture: Path) -> None:
+    from livestem.runtime.picture import MapPanel, draw_overview
+
+    names = simulation.truth.names
+    panels = [MapPanel("truth", truth, names)]
+    if heard.last_live is not None:
+        panels.append(MapPanel("few-shot, live", heard.last_live.arrays[0], heard.last_live.header.classes))  # type: ignore[attr-defined]
+    for (method, modality), message in heard.maps.items():
+        if "+" in modality:
+            labels = message.arrays[0]
+            classes = message.header.classes or tuple(f"R{i}" for i in range(int(labels.max(initial=-1)) + 1))  # type: ignore[attr-defined]
+            panels.append(MapPanel(f"{method}, {modality}", labels, classes))
+    frame = simulation.frame(0).haadf
+    draw_overview(
+        frame,
+        grid.pixel_nm,
+        panels,
+        picture,
+        f"{simulation.specimen.title}: {simulation.frames} frames",
+        chip_nm=grid.chip_nm,
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

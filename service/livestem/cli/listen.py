@@ -1,0 +1,99 @@
+"""``livestem listen``: a subscriber for people and for shell scripts."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from livestem.cli import options as o
+
+if TYPE_CHECKING:
+    from livestem.wire.codec import Message
+
+
+def listen(
+    as_json: o.AsJson = False,
+    results: o.ResultsAt = o.RESULTS_AT,
+    scans: Annotated[int | None, typer.Option("--scans", help="Leave after so many finished scans.")] = None,
+    history: Annotated[bool, typer.Option(help="Begin with what the service already knows.")] = True,
+    wait: Annotated[float, typer.Option("--wait", help="How long to wait for a service, s.")] = 30.0,
+) -> None:
+    """Follow a segmenter: live progress, then the finals of every scan."""
+    from livestem.client.subscriber import Subscriber
+    from livestem.wire import messages as m
+
+    left = scans
+    with Subscriber(o.endpoint(results), history=history, name="livestem listen") as subscriber:
+        subscriber.wait_subscribed(wait)
+        for message in subscriber:
+            line = as_line(message) if as_json else in_words(message)
+            if line is not None:
+                print(line, flush=True)
+            if left is not None and isinstance(message.header, m.ScanDone):
+                left -= 1
+                if left <= 0:
+                    return
+
+
+def as_line(message: Message) -> str | None:
+    """Return a message as one line of JSON: its header, and label maps as nested lists; no heartbeats."""
+    import msgspec
+
+    from livestem.wire import messages as m
+
+    header = message.header
+    if isinstance(header, m.Heartbeat):
+        return None
+    line: dict[str, Any] = msgspec.to_builtins(header)
+    del line["payload"]
+    if message.arrays and isinstance(header, m.Live | m.Segmentation):
+        line["labels"] = message.arrays[0].tolist()
+    return json.dumps(line)
+
+
+def in_words(message: Message) -> str | None:
+    """Return a message as a person would put it, or None if it is not worth a line."""
+    from livestem.wire import messages as m
+
+    header = message.header
+    if isinstance(header, m.Live):
+        return _live(header)
+    if isinstance(header, m.Segmentation):
+        labels = message.arrays[0]
+        regions = int(labels.max(initial=-1)) + 1
+        return f"{header.scan_id}  {header.method}.{header.modality}: {regions} regions on {labels.shape} chips"
+    if isinstance(header, m.Agreement):
+        pairs = (f"{method} {k} {_number(v)}" for method, ps in header.agreement.items() for k, v in ps.items())
+        return f"{header.scan_id}  AMI: " + ", ".join(pairs)
+    if isinstance(header, m.Descriptors):
+        return f"{header.scan_id}  {header.method}.{header.modality}: " + "; ".join(map(_region, header.regions))
+    if isinstance(header, m.ScanDone):
+        extra = f" ({header.reason})" if header.reason else ""
+        return f"{header.scan_id}  done: {header.status}{extra}, digest {header.digest[:16] or 'none'}"
+    return f"{header.level}: {header.text}" if isinstance(header, m.Status) else None
+
+
+def _live(live: Any) -> str:
+    frames = f"/{live.frames}" if live.frames else ""
+    covered = " ".join(
+        f"{k} {100 * v:.0f} %" for k, v in (("haadf", live.coverage.haadf), ("eds", live.coverage.eds)) if v is not None
+    )
+    counts = "" if live.counts is None else f", {live.counts} counts"
+    scored = f", few-shot on {live.modality}" if live.method else ""
+    return (
+        f"{live.scan_id}  live {live.revision}: frame {live.frame + 1}{frames}, {covered}{counts}, "
+        f"{live.chips_done}/{live.chips} chips{scored}"
+    )
+
+
+def _region(region: Any) -> str:
+    percent = region.atomic_percent or {}
+    atoms = " ".join(f"{e} {v:.1f}" for e, v in percent.items() if v is not None)
+    spacing = f", d {region.d_spacing_nm:.4f} nm" if region.d_spacing_nm is not None else ""
+    return f"{region.name} {region.chips} chips{': ' + atoms if atoms else ''}{spacing}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

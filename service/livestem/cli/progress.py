@@ -1,0 +1,36 @@
+"""Progress bars: on a terminal only, so that a log file holds lines and not a bar's thousand states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from livestem.domain.scan import ScanPlan
+from livestem.domain.tiles import EdsEvents, HaadfTile, Tile
+
+
+@contextmanager
+def scan_bar(plan: ScanPlan, title: str) -> Iterator[Callable[[Tile], None]]:
+    """Show how much of a scan has been sent; yields what to call with every tile."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    rows = {m: plan.sampling(m).shape[0] * plan.frames_of(m, 1) for m in plan.modalities}
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("frame {task.fields[frame]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task(title, total=sum(rows.values()), frame=0)
+
+        def sent(tile: Tile) -> None:
+            height = (tile.counts if isinstance(tile, EdsEvents) else tile.values).shape[0]
+            whole = tile.x == 0 or isinstance(tile, HaadfTile)
+            progress.update(task, advance=height if whole else 0, frame=tile.frame + 1)
+
+        yield sent

@@ -1,0 +1,53 @@
+"""One table of limits: what each bounds, and what happens when it is reached."""
+
+from __future__ import annotations
+
+import msgspec
+
+MIB = 2**20
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds on what a peer can make us hold or do; every one can be set in the configuration.
+
+    ============================  ==============================================================
+    limit                         when it is reached
+    ============================  ==============================================================
+    header_bytes                  the message is dropped and counted (``limit``)
+    message_bytes                 likewise; checked again on the *decompressed* size, before it
+    message_frames                likewise: topic, header, payloads and check together
+    pixels                        the scan is refused: rows x columns of one modality
+    channels                      the scan is refused: channels of an energy axis
+    chips                         the scan is refused, with the chip size that would fit
+    classes                       the scan is refused: classes of a support set
+    planned_frames                the scan is refused; an open-ended one is ended there
+    accumulator_bytes             the scan is refused; estimated from the plan at `scan_start`
+    free_disk_bytes               the scan is refused while less than this would be left
+    open_scans                    a further scan is refused until one is done
+    waiting_tiles                 the oldest early tile (before its `scan_start`) is dropped and asked for again
+    unacknowledged_bytes          a recorded source waits; an instrument's oldest acknowledged data go first
+    resend_bytes                  the oldest acknowledged message is forgotten and answered ``gone``
+    live_queue                    the older live map is dropped (newest wins)
+    snapshot_page_bytes           the snapshot goes on in a further page
+    ============================  ==============================================================
+    """
+
+    header_bytes: int = 1 * MIB  # a scan_start with a full support set is some 20 kB
+    message_bytes: int = 64 * MIB  # a 4k x 4k float32 frame in one piece
+    message_frames: int = 8
+    pixels: int = 4096 * 4096
+    channels: int = 16384
+    chips: int = 16384  # exact clustering holds all pairs: 2 GB of similarities here, with the copies it needs 6
+    classes: int = 64
+    planned_frames: int = 100_000
+    accumulator_bytes: int = 8 * 1024 * MIB
+    free_disk_bytes: int = 512 * MIB
+    open_scans: int = 4
+    waiting_tiles: int = 1024
+    unacknowledged_bytes: int = 32 * MIB
+    resend_bytes: int = 256 * MIB
+    live_queue: int = 1
+    snapshot_page_bytes: int = 8 * MIB
+
+
+DEFAULT_LIMITS = Limits()

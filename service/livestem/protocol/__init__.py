@@ -1,0 +1,1 @@
+"""Losing nothing: numbering, gap repair, handshakes. Pure state machines; no sockets and no clocks in here."""

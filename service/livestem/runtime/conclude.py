@@ -1,0 +1,65 @@
+"""From a scan whose data are in to its result: the same for the service and for batch runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from livestem.domain import life
+from livestem.runtime.encoders import Encoders
+from livestem.runtime.features import Collected
+from livestem.runtime.finals import Finals, finalise
+from livestem.runtime.ingest import OpenScan
+from livestem.runtime.results import ScanResult
+from livestem.wire import messages as m
+
+_MISSING_TOLD = 4096  # bands in a message; the result file lists them all
+
+
+def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanResult:
+    """Compute the finals of a finished scan."""
+    accumulator = scan.accumulator
+    finals = finalise(Collected.of(accumulator, final=True), scan.parameters, encoders.of(scan.parameters))
+    return ScanResult(
+        session=scan.session,
+        scan_id=scan.scan_id,
+        status=status,
+        coverage=accumulator.coverage(),
+        missing=accumulator.missing(),
+        counts=None if accumulator.eds is None else accumulator.eds.counts,
+        input_digest=accumulator.input_digest(),
+        finals=finals,
+    )
+
+
+def publish_finals(result: ScanResult, publish: Callable[..., Any]) -> None:
+    """Publish a result: label maps, agreement, descriptors, and `scan_done` last."""
+    finals: Finals = result.finals
+    scan_id, grid = result.scan_id, finals.data.grid
+    plan = finals.data.plan
+    origin = plan.sampling(plan.modalities[0]).origin_nm
+    for (method, modality), found in finals.maps.items():
+        segmentation = m.Segmentation(
+            scan_id=scan_id,
+            method=method,
+            modality=modality,
+            classes=found.classes,
+            chip_nm=grid.chip_nm,
+            origin_nm=origin,
+            parameters=found.facts,
+        )
+        publish(segmentation, found.labels, *(() if found.scores is None else (found.scores,)))
+    publish(m.Agreement(scan_id=scan_id, agreement=finals.agreement))
+    for (method, modality), regions in finals.regions.items():
+        publish(m.Descriptors(scan_id=scan_id, method=method, modality=modality, regions=regions))
+    done = m.ScanDone(
+        scan_id=scan_id,
+        status=result.status,  # type: ignore[arg-type]
+        coverage=result.coverage,
+        missing_tiles=result.missing[:_MISSING_TOLD],
+        input_digest=result.input_digest,
+        digest=finals.digest,
+        timings_s=finals.timings_s,
+        warnings=result.warnings,
+    )
+    publish(done)

@@ -1,0 +1,155 @@
+"""What each modality says about each chip: one row of numbers, from what has been collected.
+
+Live and final work take the same way; finals fit without negative intensities and use every chip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livestem.domain.geometry import Grid
+from livestem.domain.parameters import Parameters
+from livestem.domain.scan import ScanPlan
+from livestem.runtime.accumulator import Accumulator
+from livestem.runtime.quantification import Quantifier
+from livestem.stages.chips import coverage, cut, windows
+from livestem.stages.features import square_root, standardise
+from livestem.stages.grey import GreyRange, percentile_range, to_grey
+from livestem.stages.lattice import lattice_descriptors, margin_px
+from livestem.stages.lines import SOFTEST_KEV
+
+LEAST_COVERAGE = 0.5  # a chip of which less was scanned is no data: its texture and counts are not a chip's
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+class Encoder(Protocol):
+    """Turns 8-bit chips (N, p, p) into embeddings (N, D) float32; `digest` names its weights."""
+
+    digest: str
+    precision: str
+    device: str
+
+    def encode(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed chips."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A copy of what a scan has collected, so that compute never holds up ingest.
+
+    Attributes
+    ----------
+    haadf : (H, W) mean per visit; haadf_exposure : (H, W) visits
+    spectra : (N, C) counts of every chip; outside : counts in no chip; eds_exposure : (H, W)
+    """
+
+    plan: ScanPlan
+    grid: Grid
+    haadf: Floats | None = None
+    haadf_exposure: NDArray[np.uint32] | None = None
+    spectra: NDArray[np.uint32] | None = None
+    total: NDArray[np.int64] | None = None
+    eds_exposure: NDArray[np.uint32] | None = None
+
+    @classmethod
+    def of(cls, accumulator: Accumulator, *, final: bool) -> Collected:
+        """Copy from an accumulator; finals take float HAADF in frame order."""
+        values: dict[str, Any] = {}
+        haadf, eds = accumulator.haadf, accumulator.eds
+        if haadf is not None:
+            mean = haadf.total() / np.maximum(haadf.exposure, 1) if final else haadf.mean()
+            values |= {"haadf": mean, "haadf_exposure": haadf.exposure.copy()}
+        if eds is not None:
+            total = eds.spectra.sum(axis=0, dtype=np.int64)
+            values |= {
+                "spectra": eds.spectra[:-1].copy(),
+                "total": total,
+                "eds_exposure": eds.exposure.copy(),
+            }
+        return cls(accumulator.plan, accumulator.grid, **values)
+
+    def valid(self, modality: str) -> Mask:
+        """Return (N,) which chips have data, ``haadf`` or ``eds``."""
+        exposure = self.haadf_exposure if modality == "haadf" else self.eds_exposure
+        side = self.grid.haadf_px if modality == "haadf" else self.grid.eds_px
+        if exposure is None or side is None:
+            return np.zeros(self.grid.chips, dtype=bool)
+        return coverage(exposure, self.grid, side) >= LEAST_COVERAGE
+
+    def visits(self) -> Floats:
+        """Return (N, 1) EDS visits of each chip relative to the fully scanned field's, for means per visit."""
+        assert self.eds_exposure is not None and self.grid.eds_px is not None
+        mean = cut(self.eds_exposure.astype(np.float64), self.grid, self.grid.eds_px).mean(axis=(1, 2))
+        full = mean.max() or 1.0
+        return np.where(mean > 0, mean / full, 1.0)[:, None]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One modality: its rows (zeros where not `valid`) and which chips have data."""
+
+    rows: Floats
+    valid: Mask
+
+
+def haadf_feature(data: Collected, parameters: Parameters, encoder: Encoder | None) -> Feature:
+    """Embed the HAADF chips: with `encoder`, or by the lattice descriptor where it is None."""
+    assert data.haadf is not None and data.grid.haadf_px is not None
+    valid = data.valid("haadf")
+    side = data.grid.haadf_px
+    if encoder is None:
+        margin = margin_px(side)
+        seen = np.where(data.haadf_exposure == 0, np.nan, data.haadf)
+        rows = lattice_descriptors(windows(seen, data.grid, side, margin), margin).astype(np.float64)
+        return Feature(standardise(rows, valid), valid)
+    grey = grey_range(data)
+    rows = np.zeros((data.grid.chips, 0))
+    if valid.any():
+        chips = cut(to_grey(data.haadf, grey), data.grid, side)[valid]
+        found = encoder.encode(chips).astype(np.float64)
+        rows = np.zeros((data.grid.chips, found.shape[1]))
+        rows[valid] = found
+    return Feature(rows, valid)
+
+
+def grey_range(data: Collected) -> GreyRange:
+    """Return what becomes 0 and 255: the range the sender gave, else exact percentiles of the visited pixels."""
+    assert data.plan.haadf is not None and data.haadf is not None and data.haadf_exposure is not None
+    given = data.plan.haadf.grey_range
+    if given is not None:
+        return GreyRange(given[0], given[1], "given")
+    return percentile_range(data.haadf[data.haadf_exposure > 0])
+
+
+def eds_features(
+    data: Collected, names: tuple[str, ...], quantifier: Quantifier | None, *, final: bool
+) -> dict[str, Feature]:
+    """Return the EDS modalities asked for: ``lines``, ``atomic`` (these need a quantifier) and ``eds``."""
+    assert data.spectra is not None and data.plan.eds is not None
+    valid = data.valid("eds")
+    features: dict[str, Feature] = {}
+    if "eds" in names:
+        axis = data.plan.eds.energy
+        above = axis.offset_kev + axis.scale_kev * np.arange(axis.channels) >= SOFTEST_KEV
+        features["eds"] = Feature(_only(data.spectra[:, above] / data.visits(), valid), valid)
+    if quantifier is None:
+        return features
+    fitted = quantifier.fit(data.spectra, final=final)
+    if "lines" in names:
+        per_visit = quantifier.named(fitted) / data.visits()
+        features["lines"] = Feature(standardise(square_root(per_visit), valid), valid)
+    if "atomic" in names:
+        found = quantifier.composition(fitted)
+        known = valid & found.valid
+        features["atomic"] = Feature(_only(found.atomic_percent, known), known)
+    return features
+
+
+def _only(rows: Floats, valid: Mask) -> Floats:
+    return np.where(valid[:, None], rows, 0.0)

@@ -1,0 +1,297 @@
+"""The finals of a scan: every method on every modality and ensemble, agreement, descriptors, digests."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from livestem.domain.parameters import Parameters
+from livestem.domain.regions import Region
+from livestem.runtime.features import Collected, Encoder, Feature, eds_features, grey_range, haadf_feature
+from livestem.runtime.quantification import Quantifier, build_quantifier
+from livestem.stages import agreement, ensemble, fewshot, louvain, ward
+from livestem.stages.descriptors import RegionComposition, describe
+from livestem.stages.features import join, whiten_by_neighbours
+
+Key = tuple[str, str]  # method, modality
+# What a label map may depend on in its last bits.
+_LIBRARIES = ("livestem", "numpy", "scipy", "scikit-learn", "igraph", "exspy", "torch")
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """One method on one modality: labels (rows, cols) int16, scores (classes, rows, cols) or None, and facts."""
+
+    labels: NDArray[np.int16]
+    scores: NDArray[np.float32] | None = None
+    classes: tuple[str, ...] = ()
+    facts: dict[str, str | int | float | bool | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finals:
+    """Everything computed from a completed scan. `data` and `quantifier` are kept for the result file."""
+
+    data: Collected
+    parameters: Parameters
+    quantifier: Quantifier | None
+    numerics: dict[str, Any]
+    maps: dict[Key, LabelMap]
+    agreement: dict[str, dict[str, float | None]]
+    regions: dict[Key, tuple[Region, ...]]
+    digest: str
+    timings_s: dict[str, float]
+    warnings: tuple[str, ...]
+
+
+def finalise(data: Collected, parameters: Parameters, encoder: Encoder | None) -> Finals:
+    """Compute the finals of a scan.
+
+    The numerical libraries run on one thread here: a sum's order, and so its last bits, must not depend on how
+    many cores are free.
+
+    Parameters
+    ----------
+    data : Collected
+        With ``final=True``.
+    parameters : Parameters
+    encoder : Encoder or None
+        None for the lattice descriptor.
+    """
+    from threadpoolctl import threadpool_limits
+
+    timings: dict[str, float] = {}
+    with threadpool_limits(limits=1):
+        with _timed(timings, "quantify"):
+            quantifier = None
+            if data.total is not None:
+                quantifier = build_quantifier(data.plan, parameters, data.total)
+        parameters = quantifier.parameters if quantifier else parameters
+        with _timed(timings, "embed"):
+            features = _features(data, parameters, quantifier, encoder)
+        maps = _maps(features, data, parameters, timings)
+        with _timed(timings, "agreement"):
+            agreed = _agreement(maps)
+        with _timed(timings, "descriptors"):
+            regions = {key: _regions(label_map, data, quantifier) for key, label_map in maps.items()}
+    numerics = _numerics(encoder)
+    warnings = (*_warnings(data, quantifier), *(quantifier.warnings if quantifier else ()))
+    digest = _digest(maps, parameters, numerics)
+    return Finals(data, parameters, quantifier, numerics, maps, agreed, regions, digest, timings, warnings)
+
+
+def modalities(features: Mapping[str, Feature]) -> list[tuple[str, ...]]:
+    """Return what is clustered: each modality, then haadf with each other one."""
+    single = [(name,) for name in features]
+    return single + [("haadf", name) for name in features if name != "haadf" and "haadf" in features]
+
+
+def fewshot_map(
+    parts: tuple[str, ...], features: Mapping[str, Feature], data: Collected, parameters: Parameters
+) -> LabelMap | None:
+    """Score chips against the support set; None until every class has a chip with data.
+
+    As published: softmax over distances, ensembles by the mean of the scores. Default: the parts joined and
+    whitened by the differences of neighbours, probabilities calibrated.
+    """
+    assert parameters.support is not None
+    classes = parameters.support.indices(data.grid)
+    valid = _valid(parts, features)
+    if not fewshot.finished(classes, valid):
+        return None
+    if parameters.recipe.fewshot == "softmax":
+        by_part = {}
+        for part in parts:
+            rows, there = features[part].rows, features[part].valid
+            by_part[part] = fewshot.softmax_scores(rows, fewshot.prototypes(rows, classes, there), there)
+        scores = fewshot.combine(by_part)
+    else:
+        rows = join([features[p].rows for p in parts])
+        white = whiten_by_neighbours(rows, data.grid.shape, valid)
+        scores = fewshot.calibrated_scores(white, fewshot.calibrate(white, classes, valid), valid)
+    labels = fewshot.predict(scores, valid)
+    facts: dict[str, Any] = {"scores": parameters.recipe.fewshot, "support": parameters.support.version}
+    return LabelMap(
+        _as_map(labels, data),
+        np.ascontiguousarray(scores.T.reshape(-1, *data.grid.shape).astype(np.float32)),
+        parameters.support.names,
+        facts | _way(parts, parameters, "fewshot"),
+    )
+
+
+def _features(
+    data: Collected, parameters: Parameters, quantifier: Quantifier | None, encoder: Encoder | None
+) -> dict[str, Feature]:
+    features = {}
+    if data.haadf is not None:
+        features["haadf"] = haadf_feature(data, parameters, encoder)
+    if data.spectra is not None:
+        features |= eds_features(data, parameters.recipe.eds_modalities, quantifier, final=True)
+    return {name: f for name, f in features.items() if f.valid.any()}
+
+
+def _maps(
+    features: dict[str, Feature], data: Collected, parameters: Parameters, timings: dict[str, float]
+) -> dict[Key, LabelMap]:
+    maps: dict[Key, LabelMap] = {}
+    everything = modalities(features)
+    if parameters.support is not None:
+        with _timed(timings, "fewshot"):
+            for parts in everything:
+                found = fewshot_map(parts, features, data, parameters)
+                if found is not None:
+                    maps["fewshot", "+".join(parts)] = found
+    with _timed(timings, "ward"):
+        for parts in everything:
+            maps["ward", "+".join(parts)] = _ward(parts, features, data, parameters, maps)
+    with _timed(timings, "louvain"):
+        similarities: dict[str, NDArray[np.float64]] = {}
+        for parts in everything:
+            maps["louvain", "+".join(parts)] = _louvain(parts, features, data, parameters, similarities)
+    return maps
+
+
+def _ward(
+    parts: tuple[str, ...],
+    features: Mapping[str, Feature],
+    data: Collected,
+    parameters: Parameters,
+    maps: Mapping[Key, LabelMap],
+) -> LabelMap:
+    if len(parts) > 1 and parameters.recipe.ensembles["ward"] == "vector":
+        voted = ensemble.vector_vote(*(maps["ward", p].labels.ravel() for p in parts))
+        return LabelMap(_as_map(voted, data), facts=_way(parts, parameters, "ward"))
+    valid = _valid(parts, features)
+    tree = ward.ward_tree(join([features[p].rows for p in parts]), valid)
+    wanted = parameters.clusters or (len(parameters.support.names) if parameters.support else None)
+    differing = int(np.count_nonzero(tree.merges[:, 2] > 0)) + 1  # equal chips cannot be told apart
+    clusters = min(wanted or ward.suggest_clusters(tree), differing)
+    facts: dict[str, Any] = {"clusters": clusters, "suggested": wanted is None}
+    return LabelMap(_as_map(tree.cut(clusters), data), facts=facts | _way(parts, parameters, "ward"))
+
+
+def _louvain(
+    parts: tuple[str, ...],
+    features: Mapping[str, Feature],
+    data: Collected,
+    parameters: Parameters,
+    similarities: dict[str, NDArray[np.float64]],
+) -> LabelMap:
+    recipe, valid = parameters.recipe, _valid(parts, features)
+    if len(parts) == 1:
+        similarity = louvain.similarity_matrix(features[parts[0]].rows, valid)
+        similarities[parts[0]] = similarity
+    elif recipe.ensembles["louvain"] == "mean":
+        similarity = ensemble.mean_affinity([similarities[p] for p in parts])
+    else:
+        similarity = louvain.similarity_matrix(join([features[p].rows for p in parts]), valid)
+    found = louvain.communities(
+        similarity, recipe.louvain_threshold, recipe.louvain_weights, parameters.seed, valid=valid
+    )
+    facts: dict[str, Any] = {
+        "communities": found.count,
+        "modularity": found.modularity,
+        "threshold": found.threshold,
+        "edges": found.edges,
+    }
+    return LabelMap(_as_map(found.labels, data), facts=facts | _way(parts, parameters, "louvain"))
+
+
+def _agreement(maps: Mapping[Key, LabelMap]) -> dict[str, dict[str, float | None]]:
+    methods = dict.fromkeys(method for method, _ in maps)
+    return {
+        wanted: agreement.pairwise({modality: x.labels for (method, modality), x in maps.items() if method == wanted})
+        for wanted in methods
+    }
+
+
+def _regions(label_map: LabelMap, data: Collected, quantifier: Quantifier | None) -> tuple[Region, ...]:
+    spectra = data.spectra
+
+    def composition(member: NDArray[np.bool_]) -> RegionComposition:
+        assert quantifier is not None and spectra is not None
+        return quantifier.region(spectra[member].sum(axis=0, dtype=np.int64))
+
+    return describe(
+        label_map.labels,
+        grid=data.grid,
+        names=label_map.classes or None,
+        haadf_mean_image=data.haadf,
+        haadf_exposure=data.haadf_exposure,
+        chip_counts=None if spectra is None else spectra.sum(axis=1, dtype=np.int64),
+        composition=composition if quantifier is not None else None,
+    )
+
+
+def _valid(parts: tuple[str, ...], features: Mapping[str, Feature]) -> NDArray[np.bool_]:
+    return np.logical_and.reduce([features[p].valid for p in parts])
+
+
+def _way(parts: tuple[str, ...], parameters: Parameters, method: str) -> dict[str, Any]:
+    return {"ensemble": parameters.recipe.ensembles[method]} if len(parts) > 1 else {}
+
+
+def _as_map(labels: NDArray[np.int16], data: Collected) -> NDArray[np.int16]:
+    return np.ascontiguousarray(labels.reshape(data.grid.shape), dtype=np.int16)
+
+
+def _warnings(data: Collected, quantifier: Quantifier | None) -> Iterator[str]:
+    if data.spectra is not None and quantifier is None:
+        yield "no element could be told from the spectra; name them with --elements"
+    if data.haadf is not None and data.plan.haadf is not None and np.dtype(data.plan.haadf.dtype).kind in "ui":
+        top = np.iinfo(data.plan.haadf.dtype).max
+        clipped = float(np.mean(data.haadf >= top))
+        if clipped > 0.001:  # a thousandth: more than a few hot pixels
+            yield f"HAADF is clipped at {top} in {100 * clipped:.1f} % of the pixels; lower the detector's gain"
+
+
+def _numerics(encoder: Encoder | None) -> dict[str, Any]:
+    versions = {}
+    for name in _LIBRARIES:
+        if name == "torch" and encoder is None:
+            continue
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "encoder": encoder.digest if encoder else "lattice",
+        "precision": encoder.precision if encoder else "fp64",
+        "device": encoder.device if encoder else "cpu",
+        "isa": platform.machine(),
+        "versions": versions,
+    }
+
+
+def _digest(maps: Mapping[Key, LabelMap], parameters: Parameters, numerics: dict[str, Any]) -> str:
+    """SHA-256 of the label maps, what they were made with, and by which numerics; no floats of the data."""
+    digest = hashlib.sha256()
+    for method, modality in sorted(maps):
+        labels = np.ascontiguousarray(maps[method, modality].labels, dtype="<i2")
+        digest.update(f"{method}.{modality} {labels.dtype.str} {labels.shape}".encode())
+        digest.update(labels.tobytes())
+    digest.update(msgspec.json.encode(parameters, order="sorted"))
+    digest.update(msgspec.json.encode(numerics, order="sorted"))
+    return digest.hexdigest()
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    timings[stage] = round(time.perf_counter() - began, 4)
+
+
+ami = agreement.ami
+
+__all__ = ["Finals", "Key", "LabelMap", "ami", "fewshot_map", "finalise", "grey_range", "modalities"]

@@ -1,0 +1,306 @@
+"""Ingest: validated messages in; journal and accumulators fed; verdicts and finished scans out.
+
+One thread owns it. It never waits for compute: a tile is checked, journalled, added and marked dirty, and what
+follows from it is an effect for others. A message that breaks a rule is dropped and counted under its reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from livestem.domain import life
+from livestem.domain.errors import LivestemError, WireError
+from livestem.domain.geometry import Grid
+from livestem.domain.limits import Limits
+from livestem.domain.parameters import Parameters
+from livestem.domain.scan import ScanPlan
+from livestem.domain.support import SupportSet
+from livestem.runtime.accumulator import Accumulator, memory_bytes
+from livestem.runtime.journal import Journal
+from livestem.runtime.metrics import Metrics
+from livestem.runtime.store import KnownScan
+from livestem.wire import messages as m
+from livestem.wire.codec import Message
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, str]  # session, scan_id
+
+
+@dataclass
+class OpenScan:
+    """One scan from its start to its finals. `lock` guards the accumulator between ingest and compute."""
+
+    session: str
+    scan_id: str
+    plan: ScanPlan
+    parameters: Parameters
+    accumulator: Accumulator
+    journal: Journal
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    life: life.ScanLife = life.ScanLife()
+    watermark: m.Watermark = m.Watermark(epoch=0, seq=0)
+    end: m.ScanEnd | None = None
+    live: object = None  # what live scoring keeps for this scan; nobody else's business
+    heard: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def grid(self) -> Grid:
+        """Its chips."""
+        return self.accumulator.grid
+
+
+Resolve = Callable[[ScanPlan], tuple[Grid, Parameters]]
+
+
+class ScanStore(Protocol):
+    """Where scans are kept: the store of a service, or the one folder of a batch run."""
+
+    def known(self, session: str, scan_id: str) -> KnownScan | None:
+        """Return what is known of a scan, or None."""
+
+    def begin(self, session: str, scan_id: str, plan: bytes, parameters: bytes) -> Path:
+        """Enter a scan; return its folder."""
+
+    def keep_support(self, support: SupportSet) -> None:
+        """Keep a version of a support set."""
+
+    def free_bytes(self) -> int:
+        """Return the free disk space, bytes."""
+
+
+class Ingest:
+    """Applies acquisition messages.
+
+    Parameters
+    ----------
+    store : Store
+    resolve : callable
+        ``resolve(plan) -> (grid, parameters)``; raises `LivestemError` to refuse the scan.
+    limits : Limits
+    metrics : Metrics
+    on_finalise : callable
+        Called with (scan, status) when a scan is over and its journal closed.
+    """
+
+    def __init__(
+        self,
+        store: ScanStore,
+        resolve: Resolve,
+        limits: Limits,
+        metrics: Metrics,
+        on_finalise: Callable[[OpenScan, life.Status], None],
+    ) -> None:
+        self._store, self._resolve, self._limits, self._metrics = store, resolve, limits, metrics
+        self._on_finalise = on_finalise
+        self.scans: dict[Key, OpenScan] = {}
+        self._settled: dict[Key, bool] = {}  # finished or refused; whether it was accepted
+        self._early: deque[Message] = deque(maxlen=limits.waiting_tiles)
+
+    def apply(self, message: Message) -> list[m.Verdict]:
+        """Take one reliable acquisition message; return what the sender must be told."""
+        self._metrics.bytes.inc(message.nbytes)
+        header = message.header
+        try:
+            if isinstance(header, m.ScanStart):
+                return self._start(message, header)
+            if isinstance(header, m.HaadfRows | m.EdsRows):
+                self._tile(message, header)
+            elif isinstance(header, m.ScanEnd):
+                self._end(message, header)
+        except WireError as e:
+            self.reject(e)
+        return []
+
+    def reject(self, error: WireError) -> None:
+        """Count a dropped message."""
+        self._metrics.rejected.labels(reason=error.reason).inc()
+        log.warning("message dropped: %s", error)
+
+    def commit(self, session: str, epoch: int, seq: int) -> None:
+        """Make everything of a session durable, and note how much of the stream the maps now include."""
+        for scan in self._of(session):
+            scan.journal.commit(epoch, seq)
+            scan.watermark = m.Watermark(epoch=epoch, seq=seq)
+
+    @property
+    def uncommitted_bytes(self) -> int:
+        """Bytes that no commit has covered yet."""
+        return sum(s.journal.uncommitted_bytes for s in self.scans.values())
+
+    def settle(self, session: str, contiguous: int) -> None:
+        """Finish the scans whose every message up to their end has come or is lost for good."""
+        for scan in self._of(session):
+            if scan.end is not None and contiguous >= scan.end.seq:
+                self._on(scan, life.NothingMoreComes())
+
+    def expire(self, now: float, vanish_s: float) -> None:
+        """Finish the scans whose source has said nothing for `vanish_s`."""
+        for scan in list(self.scans.values()):
+            if now - scan.heard > vanish_s:
+                log.warning("scan %s: nothing heard for %g s, finishing with what is there", scan.scan_id, vanish_s)
+                self._on(scan, life.NothingMoreComes())
+
+    def close(self) -> None:
+        """Close the journals of unfinished scans; they can be replayed."""
+        for scan in self.scans.values():
+            scan.journal.close()
+
+    def _of(self, session: str) -> list[OpenScan]:
+        return [s for s in self.scans.values() if s.session == session]
+
+    def _start(self, message: Message, start: m.ScanStart) -> list[m.Verdict]:
+        key = start.session, start.scan_id
+        try:
+            facts = self._begin(message, start)
+        except LivestemError as e:
+            self._settled[key] = False
+            log.warning("scan %s of session %s refused: %s", start.scan_id, start.session, e)
+            return [_verdict(start, accepted=False, reason=str(e)[:4096])]
+        for early in [e for e in self._early if _key(e) == key]:
+            self._early.remove(early)
+            self.apply(early)
+        return [_verdict(start, accepted=True, facts=facts)]
+
+    def _begin(self, message: Message, start: m.ScanStart) -> dict[str, str | int | float | bool | None]:
+        grid, parameters = self._resolve(start.plan)
+        plan_bytes, parameter_bytes = msgspec.json.encode(start.plan), msgspec.json.encode(parameters)
+        key = start.session, start.scan_id
+        known = self._store.known(*key)
+        if known is not None and known.status not in ("open", "failed"):
+            if (known.plan, known.parameters) != (plan_bytes, parameter_bytes):
+                raise LivestemError(
+                    f"session {start.session} holds this scan already, processed otherwise; use another --session"
+                )
+            self._settled[key] = True
+            return {"already": known.status}
+        facts = _facts(grid, parameters, start.plan)
+        if key in self.scans:
+            return facts
+        self._check_limits(start.plan, grid)
+        folder = self._store.begin(*key, plan_bytes, parameter_bytes)
+        if parameters.support is not None:
+            self._store.keep_support(parameters.support)
+        journal = Journal(folder / "journal.sqlite")
+        journal.append(message)
+        self.scans[key] = OpenScan(*key, start.plan, parameters, Accumulator(start.plan, grid), journal)
+        self._metrics.open.set(len(self.scans))
+        log.info("scan %s: %s", start.scan_id, ", ".join(f"{k} {v}" for k, v in facts.items()))
+        return facts
+
+    def _check_limits(self, plan: ScanPlan, grid: Grid) -> None:
+        limits = self._limits
+        needed = memory_bytes(plan, grid)
+        for what, value, most in (
+            ("open scans", len(self.scans) + 1, limits.open_scans),
+            ("pixels", max(_pixels(plan)), limits.pixels),
+            ("channels", plan.eds.energy.channels if plan.eds else 0, limits.channels),
+            ("chips (use a larger --chip-px)", grid.chips, limits.chips),
+            ("planned frames", plan.frames or 0, limits.planned_frames),
+            ("bytes of memory", needed, limits.accumulator_bytes),
+        ):
+            if value > most:
+                raise LivestemError(f"{value} {what}, this service allows {most}")
+        free = self._store.free_bytes()
+        if free < limits.free_disk_bytes:
+            raise LivestemError(f"only {free // 2**20} MiB free on the store's disk; make room or move the store")
+
+    def _tile(self, message: Message, tile: m.HaadfRows | m.EdsRows) -> None:
+        scan = self._open(message)
+        if scan is None:
+            return
+        scan.heard = time.monotonic()
+        with scan.lock:
+            is_new = scan.accumulator.apply(message)
+        if not is_new:
+            self._metrics.duplicates.inc()
+            return
+        scan.journal.append(message)
+        haadf = isinstance(tile, m.HaadfRows)
+        self._metrics.tiles.labels(modality="haadf" if haadf else "eds").inc()
+        if not haadf:
+            events = tile.content == "events"  # type: ignore[union-attr]
+            self._metrics.counts.inc(message.arrays[1].size if events else float(message.arrays[0].sum()))
+        self._on(scan, life.TileApplied())
+
+    def _end(self, message: Message, end: m.ScanEnd) -> None:
+        scan = self._open(message)
+        if scan is None or scan.end is not None:
+            return
+        scan.heard = time.monotonic()
+        scan.end = end
+        scan.journal.append(message)
+        tiles = end.haadf_tiles + end.eds_tiles
+        self._on(scan, life.EndArrived(tiles=tiles, aborted=end.status == "aborted"))
+
+    def _open(self, message: Message) -> OpenScan | None:
+        """Return the scan a message belongs to; keep the message if its start has not come yet."""
+        key = _key(message)
+        scan = self.scans.get(key)
+        if scan is None and key not in self._settled:
+            self._early.append(message)
+        elif scan is None and not self._settled[key]:
+            raise WireError("unknown_scan", f"scan {key[1]} was refused")
+        return scan
+
+    def _on(self, scan: OpenScan, event: life.Event) -> None:
+        scan.life, effects = scan.life.on(event)
+        for effect in effects:
+            key = scan.session, scan.scan_id
+            del self.scans[key]
+            self._settled[key] = True
+            scan.journal.close()
+            self._on_finalise(scan, effect.status)
+
+
+def _key(message: Message) -> Key:
+    header = message.header
+    assert isinstance(header, m.OfScan)
+    return header.session, header.scan_id
+
+
+def _pixels(plan: ScanPlan) -> list[int]:
+    shapes = [plan.sampling(modality).shape for modality in plan.modalities]
+    return [rows * cols for rows, cols in shapes]
+
+
+def _facts(grid: Grid, parameters: Parameters, plan: ScanPlan) -> dict[str, str | int | float | bool | None]:
+    """Return what a person wants to read when a scan begins."""
+    pixels = grid.chip_px**2 if grid.eds_px is None else grid.eds_px**2
+    return {
+        "preset": parameters.preset,
+        "rows": grid.rows,
+        "cols": grid.cols,
+        "chip_px": grid.chip_px,
+        "chip_nm": round(grid.chip_nm, 4),
+        "pixels_per_chip": pixels,
+        "elements": ",".join(parameters.elements),
+        "frames": plan.frames,
+    }
+
+
+def _verdict(
+    start: m.ScanStart,
+    *,
+    accepted: bool,
+    reason: str = "",
+    facts: dict[str, str | int | float | bool | None] | None = None,
+) -> m.Verdict:
+    return m.Verdict(
+        request_id=f"{start.scan_id[:40]}-{start.seq}",
+        session=start.session,
+        scan_id=start.scan_id,
+        accepted=accepted,
+        reason=reason,
+        facts=facts or {},
+    )

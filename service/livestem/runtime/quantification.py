@@ -1,0 +1,167 @@
+"""EDS of one scan, quantified: elements -> lines -> operator -> intensities -> atomic percent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from livestem.domain.errors import UsageError
+from livestem.domain.parameters import Parameters
+from livestem.domain.scan import EnergyAxis, ScanPlan
+from livestem.stages.composition import Composition, KFactors, builtin_k_factors, cliff_lorimer
+from livestem.stages.composition import read_k_factors as _read_k_factors
+from livestem.stages.descriptors import RegionComposition
+from livestem.stages.elements import Identified, identify_elements
+from livestem.stages.lines import LineFamily, choose_lines, named_lines
+from livestem.stages.quantify import Fit, LineOperator, build_operator, fit
+from livestem.stages.spectrum_model import align
+
+_ENOUGH_COUNTS = 5_000  # below, automatic identification would see noise; live work then waits for more
+
+
+@dataclass(frozen=True)
+class Quantifier:
+    """One operator for every spectrum of a scan.
+
+    Attributes
+    ----------
+    parameters : with the elements that are really fitted
+    warnings : what a person should know about them
+    """
+
+    parameters: Parameters
+    operator: LineOperator
+    k_factors: KFactors
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Names of the quantified lines, in the order of `named`'s columns."""
+        return named_lines(self.operator.families)
+
+    def fit(self, spectra: NDArray[Any], *, final: bool) -> Fit:
+        """Fit (N, C) counts; finals allow no negative intensity."""
+        return fit(self.operator, spectra, nonnegative=final)
+
+    def named(self, fitted: Fit) -> NDArray[np.float64]:
+        """Return (N, L) intensities of the quantified lines that can be determined."""
+        keep = [not f.nuisance and bool(d) for f, d in zip(fitted.families, fitted.determined, strict=True)]
+        return fitted.intensities[:, keep]
+
+    def composition(self, fitted: Fit) -> Composition:
+        """Return atomic percent of every spectrum."""
+        in_total = self.parameters.recipe.strays_in_total
+        return cliff_lorimer(fitted, self.k_factors, self.parameters.strays, strays_in_total=in_total)
+
+    def region(self, spectrum: NDArray[Any]) -> RegionComposition:
+        """Quantify a region's summed (C,) spectrum."""
+        fitted = self.fit(spectrum[None], final=True)
+        found = self.composition(fitted)
+        notes: dict[str, str] = {}
+        percent: dict[str, float | None] = {}
+        sigma: dict[str, float | None] = {}
+        for i, element in enumerate(found.elements):
+            known = bool(found.determined[i] and found.valid[0])
+            percent[element] = float(found.atomic_percent[0, i]) if known else None
+            sigma[element] = float(found.sigma[0, i]) if known else None
+            if not known:
+                why = found.reasons[i] or "too few counts"
+                notes[f"atomic_percent.{element}"] = why
+        strays = self.parameters.strays
+        extraneous = float(found.extraneous_percent[0]) if strays and found.valid[0] else None
+        return RegionComposition(
+            counts=int(spectrum.sum()),
+            atomic_percent=percent,
+            sigma=sigma,
+            extraneous_percent=extraneous,
+            notes=notes,
+        )
+
+
+def read_k_factors(path: Path) -> dict[str, float]:
+    """Read a k-factor file: line -> weight k-factor. See `livestem.stages.kfactors.read_k_factors`."""
+    return dict(_read_k_factors(path).values)
+
+
+def quantifier_parts(plan: ScanPlan, parameters: Parameters) -> tuple[tuple[LineFamily, ...], KFactors]:
+    """Return the line families and k-factors of a scan whose elements are known.
+
+    Raises
+    ------
+    UsageError
+        If a line cannot be seen or lacks a k-factor.
+    """
+    assert plan.eds is not None
+    beam = plan.beam.energy_kv
+    wanted = (*parameters.elements, *parameters.strays)
+    families = choose_lines(wanted, plan.eds.energy, beam, parameters.lines or None)
+    lines = named_lines(families)
+    if not parameters.k_factors:
+        return families, builtin_k_factors(lines, beam)
+    table = KFactors(values=parameters.k_factors, source="given")
+    for line in lines:
+        table.of(line)
+    return families, table
+
+
+def build_quantifier(plan: ScanPlan, parameters: Parameters, total: NDArray[Any]) -> Quantifier | None:
+    """Build the quantifier of a scan from its summed spectrum; None if no element can be told.
+
+    Parameters
+    ----------
+    plan, parameters : of the scan
+    total : (C,) counts of the whole field
+
+    Notes
+    -----
+    Elements that the user named are taken as they are. Otherwise those of the metadata are completed by
+    automatic identification, and peaks that no element explains become warnings.
+    """
+    assert plan.eds is not None
+    axis, resolution = plan.eds.energy, plan.eds.energy_resolution_mnka_ev
+    beam = plan.beam.energy_kv
+    warnings: list[str] = []
+    if parameters.elements_origin == "automatic":
+        if total.sum() < _ENOUGH_COUNTS:
+            return None
+        found = _identified(total, axis, plan, parameters)
+        parameters = msgspec.structs.replace(
+            parameters, elements=tuple(e for e in found.elements if e not in parameters.strays)
+        )
+        warnings += [
+            f"unexplained peak at {energy:.2f} keV ({counts:.0f} counts); name its element with --elements"
+            for energy, counts in found.unexplained
+        ]
+        warnings.append(f"elements found automatically: {', '.join(parameters.elements) or 'none'}")
+    if not parameters.elements:
+        return None
+    families, k_factors = quantifier_parts(plan, parameters)
+    if total.sum() >= _ENOUGH_COUNTS:
+        axis, resolution = align(families, axis, total, resolution, beam)
+        warnings += _shift_warning(plan.eds.energy, axis)
+    operator = build_operator(families, axis, total.astype(np.float64), resolution, beam)
+    return Quantifier(parameters, operator, k_factors, tuple(warnings))
+
+
+def _shift_warning(stated: EnergyAxis, found: EnergyAxis) -> list[str]:
+    """Return a warning if the peaks sit more than a channel off the stated axis; the fit follows the peaks."""
+    shift = stated.offset_kev - found.offset_kev
+    if abs(shift) < stated.scale_kev:
+        return []
+    side = "high" if shift > 0 else "low"
+    return [f"the peaks sit {abs(shift):.3f} keV {side} on the recording's energy axis; lines were fitted there"]
+
+
+def _identified(total: NDArray[Any], axis: EnergyAxis, plan: ScanPlan, parameters: Parameters) -> Identified:
+    assert plan.eds is not None
+    known = (*parameters.elements, *parameters.strays)
+    resolution = plan.eds.energy_resolution_mnka_ev
+    try:
+        return identify_elements(total, axis, plan.beam.energy_kv, known, resolution)
+    except UsageError:  # the metadata name an element that this axis cannot show
+        return identify_elements(total, axis, plan.beam.energy_kv, (), resolution)

@@ -1,0 +1,93 @@
+"""From what is asked to what is done: the grid and the effective parameters of one scan."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+from livestem.domain.errors import LivestemError, UsageError
+from livestem.domain.geometry import Grid, plan_grid
+from livestem.domain.parameters import PRESETS, Parameters, Processing
+from livestem.domain.scan import ScanPlan
+
+Origin = Literal["user", "metadata", "automatic", "none"]
+
+
+def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -> tuple[Grid, Parameters]:
+    """Return the grid and the effective parameters of a scan.
+
+    Parameters
+    ----------
+    plan : ScanPlan
+        Its `processing` wins over `service`, if the service allows it.
+    service : Processing
+        The service's flags over its configuration.
+    allow_sender : bool
+        Whether the sender's word counts.
+
+    Raises
+    ------
+    LivestemError
+        If the two together cannot be done: chip larger than the field, support chip outside the grid, a line
+        that cannot be seen, a k-factor that is missing.
+    """
+    asked = plan.processing.over(service) if plan.processing is not None and allow_sender else service
+    haadf = None if plan.haadf is None else plan.haadf.sampling
+    eds = None if plan.eds is None else plan.eds.sampling
+    grid = plan_grid(haadf, eds, chip_px=asked.chip_px, chip_nm=asked.chip_nm)
+    preset = asked.preset or "default"
+    recipe = PRESETS[preset]
+    lines = asked.lines or recipe.lines
+    elements, origin = _elements(plan, asked, lines)
+    parameters = Parameters(
+        preset=preset,
+        recipe=recipe,
+        chip_px=grid.chip_px,
+        chip_nm=grid.chip_nm,
+        clusters=asked.clusters,
+        elements=elements,
+        elements_origin=origin,
+        strays=asked.strays or (),
+        lines=lines,
+        k_factors=asked.k_factors or (plan.eds.k_factors if plan.eds else {}),
+        support=asked.support,
+        grey="given" if plan.haadf is not None and plan.haadf.grey_range else "percentile",
+    )
+    if asked.support is not None:
+        asked.support.indices(grid)
+    if asked.clusters is not None and asked.clusters > grid.chips:
+        raise UsageError(f"{asked.clusters} clusters of {grid.chips} chips; use --clusters {grid.chips} or fewer")
+    if plan.eds is not None and origin != "automatic":
+        _check_lines(plan, parameters)
+    return grid, parameters
+
+
+def checked(**asked: object) -> Processing:
+    """Build `Processing` from options, with one clear line for what is wrong."""
+    try:
+        return msgspec.convert(asked, Processing)
+    except msgspec.ValidationError as e:
+        raise UsageError(re.sub(r" - at `\$\.?([^`]*)`", r" (\1)", str(e))) from e
+
+
+def _elements(plan: ScanPlan, asked: Processing, lines: tuple[str, ...]) -> tuple[tuple[str, ...], Origin]:
+    if plan.eds is None:
+        return (), "none"
+    strays = asked.strays or ()
+    if asked.elements is not None:
+        return tuple(e for e in dict.fromkeys(asked.elements) if e not in strays), "user"
+    if lines:
+        named = dict.fromkeys(line.partition("_")[0] for line in lines)
+        return tuple(e for e in named if e not in strays), "user"
+    return tuple(e for e in plan.eds.elements if e not in strays), "automatic"
+
+
+def _check_lines(plan: ScanPlan, parameters: Parameters) -> None:
+    """Refuse now what the quantification would refuse at the end of the scan."""
+    from livestem.runtime.quantification import quantifier_parts
+
+    if not (*parameters.elements, *parameters.strays):
+        raise LivestemError("no element of the specimen is left; give --elements")
+    quantifier_parts(plan, parameters)

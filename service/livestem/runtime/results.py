@@ -1,0 +1,158 @@
+"""A result on disk: ``labels.npz``, ``result.hspy`` and, last, ``result.json``; each appears whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from livestem.domain.errors import StoreError
+from livestem.domain.geometry import Grid
+from livestem.runtime.finals import Finals, Key, LabelMap
+from livestem.runtime.hspy import write_hspy
+from livestem.wire import messages as m
+
+FORMAT = 1
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: equal label maps give equal bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanResult:
+    """A scan's finals with how it was received."""
+
+    session: str
+    scan_id: str
+    status: str
+    coverage: m.Coverage
+    missing: tuple[m.MissingTile, ...]
+    counts: int | None
+    input_digest: str
+    finals: Finals
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know."""
+        missing = (f"{len(self.missing)} bands of rows are missing",) if self.missing else ()
+        return (*missing, *self.finals.warnings)
+
+
+def write_result(folder: Path, result: ScanResult) -> None:
+    """Write a result into its folder.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written; no half-written file is left.
+    """
+    try:
+        _whole(folder / "labels.npz", lambda path: path.write_bytes(labels_npz(result.finals.maps)))
+        _whole(
+            folder / "result.hspy",
+            lambda path: write_hspy(path, result.finals, result.session, result.scan_id),
+        )
+        text = msgspec.json.format(msgspec.json.encode(result_json(result)), indent=1)
+        _whole(folder / "result.json", lambda path: path.write_bytes(text + b"\n"))
+    except OSError as e:
+        raise StoreError(f"the result of scan {result.scan_id} cannot be written to {folder}: {e}") from e
+
+
+def labels_npz(maps: Mapping[Key, LabelMap]) -> bytes:
+    """Return the bytes of ``labels.npz``: the same for the same maps, on every machine and at any time."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for (method, modality), found in maps.items():
+        arrays[f"{method}.{modality}"] = found.labels.astype("<i2")
+        if found.scores is not None:
+            arrays[f"{method}.{modality}.scores"] = found.scores.astype("<f4")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(arrays):
+            part = io.BytesIO()
+            np.lib.format.write_array(part, np.ascontiguousarray(arrays[name]), version=(1, 0), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            info.create_system = 0  # else the operating system shows in the bytes
+            archive.writestr(info, part.getvalue())
+    return buffer.getvalue()
+
+
+def result_json(result: ScanResult) -> dict[str, Any]:
+    """Return the content of ``result.json``."""
+    finals = result.finals
+    plan = finals.data.plan
+    return {
+        "format": FORMAT,
+        "livestem": version("livestem"),
+        "session": result.session,
+        "scan_id": result.scan_id,
+        "status": result.status,
+        "sample": plan.sample,
+        "source": plan.source,
+        "coverage": result.coverage,
+        "missing_tiles": result.missing,
+        "counts": result.counts,
+        "grid": finals.data.grid,
+        "encoder": finals.parameters.recipe.encoder,
+        "parameters": _parameters(finals),
+        "numerics": finals.numerics,
+        "classes": {name(k): found.classes or _cluster_names(found) for k, found in finals.maps.items()},
+        "maps": {name(k): found.facts for k, found in finals.maps.items()},
+        "agreement": finals.agreement,
+        "regions": {name(k): regions for k, regions in finals.regions.items()},
+        "support_version": finals.parameters.support.version if finals.parameters.support else None,
+        "input_digest": result.input_digest,
+        "digest": finals.digest,
+        "timings_s": finals.timings_s,
+        "warnings": result.warnings,
+    }
+
+
+def name(key: Key) -> str:
+    """Return ``<method>.<modality>``."""
+    return ".".join(key)
+
+
+def _parameters(finals: Finals) -> dict[str, Any]:
+    """Return the effective parameters with what was derived from the data."""
+    derived: dict[str, Any] = {}
+    quantifier = finals.quantifier
+    if quantifier is not None:
+        operator = quantifier.operator
+        undetermined = {
+            f.line: why for f, why in zip(operator.families, operator.reasons, strict=True) if why and not f.nuisance
+        }
+        derived = {
+            "lines_used": quantifier.lines,
+            "lines_undetermined": undetermined,
+            "k_factors_used": dict(quantifier.k_factors.values),
+            "k_factors_source": quantifier.k_factors.source,
+            "energy_resolution_mnka_ev": operator.resolution_mnka_ev,
+            "energy_axis": operator.axis,
+        }
+    parameters: dict[str, Any] = msgspec.to_builtins(finals.parameters)
+    return parameters | derived
+
+
+def _cluster_names(found: LabelMap) -> tuple[str, ...]:
+    return tuple(f"R{i}" for i in range(int(found.labels.max(initial=-1)) + 1))
+
+
+def _whole(path: Path, write: Any) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_grid(path: Path) -> Grid:
+    """Return the grid of a ``result.json``."""
+    return msgspec.convert(msgspec.json.decode(path.read_bytes())["grid"], Grid)

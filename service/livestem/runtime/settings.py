@@ -1,0 +1,115 @@
+"""The service's configuration: a TOML file, strict about its keys; every one has a default, so no file is needed."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from livestem.client.endpoints import ACQUISITION, RESULTS, Endpoint
+from livestem.domain.errors import UsageError
+from livestem.domain.limits import Limits
+from livestem.domain.parameters import Processing
+from livestem.domain.support import SupportSet
+
+T = TypeVar("T")
+
+STORE_ENVIRONMENT = "LIVESTEM_STORE"
+DEFAULT_STORE = "livestem-store"
+HTTP_PORT = 9570
+
+
+class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where ``/health`` and ``/metrics`` answer; port 0 takes a free one. Leaving loopback takes `exposed`."""
+
+    host: str = "127.0.0.1"
+    port: int = HTTP_PORT
+    exposed: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"http port {self.port} is not between 0 and 65535")
+        if not (self.host.startswith("127.") or self.host in ("localhost", "::1") or self.exposed):
+            raise ValueError(f"http host {self.host} leaves this machine; say exposed = true if that is meant")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a service runs.
+
+    Attributes
+    ----------
+    acquisition : adapters to attach to
+    results : where to bind
+    store : folder of results
+    publish_interval_s : live messages go out at most so often
+    vanish_s : a source silent for so long in mid-scan is taken for gone
+    allow_processing : whether a sender may choose parameters in `scan_start`
+    processing : what the service asks for where the sender does not
+    weights : VGG16 weights, where they are not in the cache
+    """
+
+    acquisition: tuple[Endpoint, ...] = (ACQUISITION,)
+    results: Endpoint = RESULTS
+    http: Http = Http()
+    store: str | None = None
+    publish_interval_s: float = 0.04
+    vanish_s: float = 60.0
+    allow_processing: bool = True
+    processing: Processing = Processing()
+    limits: Limits = Limits()
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.acquisition:
+            raise ValueError("acquisition needs at least one endpoint")
+        if not 0.01 <= self.publish_interval_s <= 60 or not self.vanish_s > 0:
+            raise ValueError("publish_interval_s must be 0.01 to 60, vanish_s positive")
+
+    @property
+    def store_path(self) -> Path:
+        """Folder of the store: configured, else $LIVESTEM_STORE, else ./livestem-store."""
+        return Path(self.store or os.environ.get(STORE_ENVIRONMENT) or DEFAULT_STORE)
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read a configuration file; None gives the defaults.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, or holds an unknown key or an illegal value; the message names it.
+    """
+    return Settings() if path is None else _load(path, Settings, "configuration")
+
+
+class _SupportFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A support file: ``[[class]]`` tables."""
+
+    classes: tuple[Any, ...] = msgspec.field(name="class")
+
+
+def load_support(path: Path) -> SupportSet:
+    """Read a support file: ``[[class]] name = "STO"``, ``chips = [[row, col], ...]``.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read or is no support set; the message names what is wrong.
+    """
+    table = _load(path, _SupportFile, "support file")
+    try:
+        return msgspec.convert({"classes": table.classes}, SupportSet)
+    except msgspec.ValidationError as e:
+        raise UsageError(f"support file {path}: {e}") from e
+
+
+def _load(path: Path, kind: type[T], what: str) -> T:
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), kind)
+    except (OSError, UnicodeDecodeError) as e:
+        raise UsageError(f"{what} {path} cannot be read: {e}") from e
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as e:
+        raise UsageError(f"{what} {path}: {e}") from e

@@ -1,0 +1,179 @@
+"""The store: a folder per scan, and one catalogue of them all. One writer at a time.
+
+``<store>/catalog.sqlite``, ``<store>/<session>/<scan_id>/{journal.sqlite, result.json, labels.npz, result.hspy}``.
+Names were checked when they arrived, so a path made of them stays inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import msgspec
+
+from livestem.domain.errors import StoreError
+from livestem.domain.names import check_name
+from livestem.domain.support import SupportSet
+from livestem.protocol.resend import Frames
+from livestem.wire.codec import nest
+
+FORMAT = 1  # PRAGMA user_version of the catalogue
+ENVIRONMENT = "LIVESTEM_STORE"
+_SCHEMA = """
+CREATE TABLE starts (n INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL);
+CREATE TABLE sessions (session TEXT PRIMARY KEY, began_ns INTEGER NOT NULL);
+CREATE TABLE scans (
+    session TEXT NOT NULL, scan_id TEXT NOT NULL, began_ns INTEGER NOT NULL, plan BLOB NOT NULL,
+    parameters BLOB NOT NULL, status TEXT NOT NULL, digest TEXT, PRIMARY KEY (session, scan_id));
+CREATE TABLE results (
+    session TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, message BLOB NOT NULL,
+    PRIMARY KEY (session, epoch, seq));
+CREATE TABLE support_sets (version TEXT PRIMARY KEY, at_ns INTEGER NOT NULL, content BLOB NOT NULL);
+CREATE TABLE decisions (n INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, session TEXT, content BLOB NOT NULL);
+"""
+
+
+class KnownScan(msgspec.Struct, frozen=True):
+    """What the catalogue says of a scan."""
+
+    plan: bytes
+    parameters: bytes
+    status: str
+
+
+class Store:
+    """The one writer of a store.
+
+    Parameters
+    ----------
+    root : Path
+        Its folder; made if it is not there.
+
+    Raises
+    ------
+    StoreError
+        If another process writes to it, it cannot be written, or a newer livestem made it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lock = threading.Lock()
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            self._lock_file = _lock(root / "lock")
+            self._db = sqlite3.connect(root / "catalog.sqlite", isolation_level=None, check_same_thread=False)
+            self._prepare()
+        except (OSError, sqlite3.Error) as e:
+            raise StoreError(f"the store {root} cannot be used: {e}; choose another with --store") from e
+
+    def _prepare(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > FORMAT:
+            raise StoreError(f"the store {self.root} was made by a newer livestem (format {version}); update this one")
+        if version == 0:
+            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        cursor = self._db.execute("INSERT INTO starts (at_ns) VALUES (?)", (time.time_ns(),))
+        self.starts = int(cursor.lastrowid or 0)
+
+    def folder(self, session: str, scan_id: str) -> Path:
+        """Return a scan's folder, whether or not it exists."""
+        return self.root / check_name(session, "session") / check_name(scan_id, "scan")
+
+    def known(self, session: str, scan_id: str) -> KnownScan | None:
+        """Return what the catalogue says of a scan, or None."""
+        sql = "SELECT plan, parameters, status FROM scans WHERE session = ? AND scan_id = ?"
+        rows = self._query(sql, session, scan_id)
+        return KnownScan(*rows[0]) if rows else None
+
+    def begin(self, session: str, scan_id: str, plan: bytes, parameters: bytes) -> Path:
+        """Enter a scan into the catalogue and make its folder; an unfinished one of that name begins again."""
+        folder = self.folder(session, scan_id)
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        now = time.time_ns()
+        self._execute("INSERT OR IGNORE INTO sessions VALUES (?, ?)", session, now)
+        sql = "INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, 'open', NULL)"
+        self._execute(sql, session, scan_id, now, plan, parameters)
+        return folder
+
+    def finish(self, session: str, scan_id: str, status: str, digest: str | None) -> None:
+        """Note how a scan ended."""
+        sql = "UPDATE scans SET status = ?, digest = ? WHERE session = ? AND scan_id = ?"
+        self._execute(sql, status, digest, session, scan_id)
+
+    def keep_support(self, support: SupportSet) -> None:
+        """Keep a version of a support set."""
+        content = msgspec.json.encode(support)
+        self._execute("INSERT OR IGNORE INTO support_sets VALUES (?, ?, ?)", support.version, time.time_ns(), content)
+
+    def keep_result(self, session: str, epoch: int, seq: int, frames: Frames) -> None:
+        """Keep a reliable result message; it is published only after that."""
+        sql = "INSERT INTO results VALUES (?, ?, ?, ?)"
+        self._execute(sql, session, epoch, seq, nest(frames).tobytes())
+
+    def results(self, session: str, epoch: int, first: int, last: int) -> Iterator[tuple[int, Frames]]:
+        """Yield (seq, frames) of the kept result messages in [first, last]."""
+        sql = "SELECT seq, message FROM results WHERE session = ? AND epoch = ? AND seq BETWEEN ? AND ? ORDER BY seq"
+        for seq, blob in self._query(sql, session, epoch, first, last):
+            yield seq, msgspec.msgpack.decode(blob, type=list[bytes])
+
+    def free_bytes(self) -> int:
+        """Return the free space of the store's disk, bytes."""
+        return shutil.disk_usage(self.root).free
+
+    def close(self) -> None:
+        """Fold the log in and let the next writer have the store."""
+        with self._lock, contextlib.suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._db.close()
+        self._lock_file.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _query(self, sql: str, *values: object) -> list[tuple[object, ...]]:
+        with self._lock:
+            return self._db.execute(sql, values).fetchall()
+
+    def _execute(self, sql: str, *values: object) -> None:
+        try:
+            with self._lock:
+                self._db.execute(sql, values)
+        except sqlite3.Error as e:
+            raise StoreError(f"the store {self.root} cannot be written: {e}") from e
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Hold an exclusive lock for the life of this process; the operating system frees it if we die."""
+    handle = path.open("a+b")
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        handle.close()
+        raise StoreError(
+            f"the store {path.parent} is in use by another livestem; stop that one or choose another with --store"
+        ) from e
+    return handle

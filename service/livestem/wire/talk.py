@@ -1,0 +1,135 @@
+"""Requests and replies between a ROUTER and its DEALERs: each with a `request_id`, each harmless to repeat."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from livestem.wire.header import Count, Header, Index, Key, Side, Text
+
+
+class Talk(Header, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request or its reply; the reply repeats the `request_id`, and asking twice does no harm."""
+
+    request_id: Key
+
+
+class Hello(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="hello"):
+    """First words of a client: the versions it speaks, newest first."""
+
+    versions: tuple[Count, ...]
+    role: Literal["service", "observer", "operator"]
+    name: Text = ""
+
+
+class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where one session's reliable messages stand: [`first_seq`, `last_seq`] can be asked for."""
+
+    session: str
+    epoch: Count
+    first_seq: Count
+    last_seq: Count
+
+
+class Welcome(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="welcome"):
+    """Answer to `hello`: the version to speak, and every session's stream (an adapter has one)."""
+
+    version: Count
+    streams: tuple[Stream, ...]
+    server: Text = ""
+
+
+class Probe(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="probe"):
+    """Asks for `nonce` on the PUB, as proof of subscription."""
+
+    nonce: Key
+
+
+class Attach(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="attach"):
+    """A service takes responsibility: from now on it acknowledges what it has stored."""
+
+
+class Attached(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="attached"):
+    """Answer to `attach`, with where its session stands."""
+
+    stream: Stream
+
+
+class Ack(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ack"):
+    """Everything of `epoch` up to `seq` is in the service's journal. Not answered."""
+
+    seq: Count
+
+
+class Verdict(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="verdict"):
+    """What the service decided about a scan, from `scan_start` on. Not answered."""
+
+    scan_id: str
+    accepted: bool
+    reason: Text = ""
+    facts: dict[str, str | int | float | bool | None] = {}
+
+
+class Rectangle(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A rectangle of one modality, pixels."""
+
+    modality: Literal["haadf", "eds"]
+    y: Index
+    x: Index
+    h: Side
+    w: Side
+
+
+class Resend(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="resend"):
+    """Asks for messages again: [`first`, `last`] of `epoch`, or the rectangles of a frame of a scan."""
+
+    first: Count | None = None
+    last: Count | None = None
+    scan_id: str | None = None
+    frame: Index | None = None
+    rectangles: Annotated[tuple[Rectangle, ...], Meta(max_length=4096)] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        by_seq = self.first is not None and self.last is not None and self.first <= self.last
+        by_place = self.scan_id is not None and self.frame is not None and bool(self.rectangles)
+        if by_seq == by_place:
+            raise ValueError("resend takes first <= last, or scan_id, frame and rectangles")
+
+
+class Resent(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="resent"):
+    """One message again: its frames as they were sent, nested behind this header as byte payloads."""
+
+    seq: Count
+    more: bool
+
+
+class Gone(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="gone"):
+    """The sender has let [`first`, `last`] go: an explicit hole."""
+
+    first: Count
+    last: Count
+    more: bool = False
+
+
+class Snapshot(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="snapshot"):
+    """Asks for the state: `cursor` from the page before, None for the first."""
+
+    cursor: Count | None = None
+
+
+class SnapshotPage(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="snapshot_page"):
+    """One message of a session's state, nested as in `resent`; `cursor` asks for the next, None ends it.
+
+    After the last page, apply what has seq > `watermark` of this message's `epoch`.
+    """
+
+    watermark: Count
+    cursor: Count | None = None
+
+
+class Refusal(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="refusal"):
+    """The request cannot be served, and why."""
+
+    reason: Text
