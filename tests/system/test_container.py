@@ -148,9 +148,7 @@ def bare(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=120
-    )
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=120)
 
 
 def imported(binaries: Path, module: str, cwd: Path) -> tuple[Path, set[str]]:
@@ -257,9 +255,7 @@ def test_a_missing_extra_is_one_line_with_the_way_out(bare: Path, tmp_path: Path
 def test_the_image_is_nobodys_root_and_keeps_its_store_in_the_volume():
     final = stages()[-1]
     (user,) = texts(final, "USER")
-    assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", user), (
-        "a number: a name does not prove non-root to an orchestrator"
-    )
+    assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", user), "a number: a name does not prove non-root to an orchestrator"
     assert any(f"--uid {user.split(':')[0]} " in run for run in texts(final, "RUN"))
     variables = dict(entry.split("=", 1) for text in texts(final, "ENV") for entry in shlex.split(text))
     (volume,) = texts(final, "VOLUME")

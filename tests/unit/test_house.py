@@ -75,9 +75,7 @@ def test_a_module_opens_with_its_docstring_and_is_not_too_long(path: Path):
 @pytest.mark.parametrize("package", ["client", "protocol", "wire", "domain"])
 def test_a_controllers_import_loads_no_science(package: str):
     code = f"import livestem.{package}, sys; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert SCIENCE.isdisjoint(done.stdout.split())
 
@@ -122,9 +120,7 @@ def test_all_is_every_extra():
 
 
 def test_the_newest_entry_of_the_changelog_is_this_version():
-    headings = re.findall(
-        r"^## \[?([^\]\s]+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.M
-    )
+    headings = re.findall(r"^## \[?([^\]\s]+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.M)
     released = [h for h in headings if h != "Unreleased"]
     assert released[0] == PROJECT["version"]
 
@@ -138,9 +134,7 @@ def test_the_licence_is_the_one_stated():
 # --- files that people copy from ----------------------------------------------------------------------------
 
 
-CONFIGS = sorted(
-    {*(ROOT / "configs").rglob("*.toml"), *(p for r in SOURCE_ROOTS for p in (ROOT / r).rglob("*.toml"))}
-)
+CONFIGS = sorted({*(ROOT / "configs").rglob("*.toml"), *(p for r in SOURCE_ROOTS for p in (ROOT / r).rglob("*.toml"))})
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=at)
@@ -178,9 +172,7 @@ def test_links_inside_the_project_lead_somewhere(document: Path):
         path, _, anchor = target.partition("#")
         place = (document.parent / path).resolve() if path else document
         inside = place.is_relative_to(ROOT.resolve())
-        if not (inside and place.exists()) or (
-            anchor and place.suffix == ".md" and anchor not in anchors(place)
-        ):
+        if not (inside and place.exists()) or (anchor and place.suffix == ".md" and anchor not in anchors(place)):
             broken.append(target)
     assert broken == []
 

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any, Literal
 
 import msgspec
@@ -119,6 +120,14 @@ class Hub:
         self._xpub.close(linger=_LINGER_MS)
         self._router.close(linger=_LINGER_MS)
 
+    def __enter__(self) -> Hub:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def _send(self, frames: Sequence[bytes]) -> None:
         self._xpub.send_multipart(frames, copy=False)
 
@@ -182,6 +191,8 @@ class Hub:
                 self._send(encode(echo, stream=self._stream))
         elif isinstance(request, m.Verdict):
             pass  # told to on_talk; not answered
+        elif isinstance(request, m.Ack) and request.session not in self._publishers:
+            pass  # a late word to a publisher that was here before us
         else:
             self._forward(peer, request)
 

@@ -48,7 +48,8 @@ def _options(
 def main() -> NoReturn:
     """Run the command line."""
     warnings.filterwarnings("ignore", module=r"(hyperspy|exspy|rsciio)\b")  # theirs to mend, not the user's to read
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # both drain
+    for number in (signal.SIGTERM, signal.SIGINT):  # both drain; a shell starts background jobs with SIGINT ignored
+        signal.signal(number, _interrupt)
     try:
         app()
     except LivestemError as e:
@@ -61,6 +62,10 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(0)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 # Third-party package -> the extra that brings it.

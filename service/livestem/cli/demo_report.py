@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from livestem.wire import messages as m
+
 if TYPE_CHECKING:
     from livestem.cli.demo import Heard
+    from livestem.runtime.picture import MapPanel
     from livestem.simulator import Simulation
+    from livestem.wire.codec import Message
+
+_SHOWN = 8  # regions a map; the paper's way makes a hundred communities, and the result file holds them all
 
 
 def report(console: Any, simulation: Simulation, heard: Heard, folder: Path, picture: Path) -> None:
@@ -57,17 +63,21 @@ def _regions(heard: Heard) -> Any:
             continue
         table.add_section()
         table.add_row(f"[bold]{method}.{modality}[/]", "", "", "")
-        for region in regions:
+        largest = sorted(regions, key=lambda region: -region.chips)
+        for region in largest[:_SHOWN]:
             percent, sigma = region.atomic_percent or {}, region.atomic_percent_sigma or {}
             atoms = "  ".join(
                 f"{e} {v:.1f}±{sigma.get(e) or 0:.1f}" for e, v in percent.items() if v is not None and v >= 0.5
             )
             spacing = (
-                f"{region.d_spacing_nm:.4f}±{region.d_spacing_sigma_nm or 0:.4f}"
+                f"{region.d_spacing_nm:.5f}±{region.d_spacing_sigma_nm or 0:.5f}"
                 if region.d_spacing_nm is not None
-                else region.notes.get("d_spacing_nm", "-")
+                else region.notes.get("d_spacing_nm", "-").partition(":")[0]
             )
             table.add_row(region.name, str(region.chips), atoms or "-", spacing)
+        if len(regions) > _SHOWN:
+            rest = sum(region.chips for region in largest[_SHOWN:])
+            table.add_row(f"{len(regions) - _SHOWN} smaller", str(rest), "", "")
     return table
 
 
@@ -75,14 +85,12 @@ def _draw(simulation: Simulation, heard: Heard, truth: Any, grid: Any, picture: 
     from livestem.runtime.picture import MapPanel, draw_overview
 
     names = simulation.truth.names
-    panels = [MapPanel("truth", truth, names)]
+    panels = [MapPanel(title="truth", labels=truth, names=names)]
     if heard.last_live is not None:
-        panels.append(MapPanel("few-shot, live", heard.last_live.arrays[0], heard.last_live.header.classes))  # type: ignore[attr-defined]
+        panels.append(_panel("few-shot, live", heard.last_live))
     for (method, modality), message in heard.maps.items():
         if "+" in modality:
-            labels = message.arrays[0]
-            classes = message.header.classes or tuple(f"R{i}" for i in range(int(labels.max(initial=-1)) + 1))  # type: ignore[attr-defined]
-            panels.append(MapPanel(f"{method}, {modality}", labels, classes))
+            panels.append(_panel(f"{method}, {modality}", message))
     frame = simulation.frame(0).haadf
     draw_overview(
         frame,
@@ -92,6 +100,14 @@ def _draw(simulation: Simulation, heard: Heard, truth: Any, grid: Any, picture: 
         f"{simulation.specimen.title}: {simulation.frames} frames",
         chip_nm=grid.chip_nm,
     )
+
+
+def _panel(title: str, message: Message) -> MapPanel:
+    from livestem.runtime.picture import MapPanel
+
+    header = message.header
+    assert isinstance(header, m.Live | m.Segmentation)
+    return MapPanel(title=title, labels=message.arrays[0], names=header.classes)
 
 
 def _number(value: float | None) -> str:

@@ -65,8 +65,8 @@ def opened(paths: tuple[Path, ...], options: Options) -> Iterator[OpenSource]:
     if journal is not None:
         from livestem.runtime.journal import JournalRecording
 
-        with JournalRecording(journal) as recording:
-            yield recording
+        with JournalRecording(journal) as stored:
+            yield stored
         return
     from livestem.sources import open_recording
 

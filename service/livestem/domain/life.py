@@ -72,15 +72,11 @@ class ScanLife:
         if self.phase not in ("receiving", "ending"):
             return self, ()
         if isinstance(event, NothingMoreComes):
-            return self._finalise("aborted" if self.aborted else "incomplete")
+            return replace(self, phase="finalising"), (Finalise("aborted" if self.aborted else "incomplete"),)
         if isinstance(event, TileApplied):
-            return replace(self, tiles=self.tiles + 1)._settle()
-        return replace(self, phase="ending", expected=event.tiles, aborted=event.aborted)._settle()
-
-    def _settle(self) -> tuple[ScanLife, tuple[Finalise, ...]]:
-        if self.expected is None or self.tiles < self.expected:
-            return self, ()
-        return self._finalise("aborted" if self.aborted else "complete")
-
-    def _finalise(self, status: Status) -> tuple[ScanLife, tuple[Finalise, ...]]:
-        return replace(self, phase="finalising"), (Finalise(status),)
+            after = replace(self, tiles=self.tiles + 1)
+        else:
+            after = replace(self, phase="ending", expected=event.tiles, aborted=event.aborted)
+        if after.expected is None or after.tiles < after.expected:
+            return after, ()
+        return replace(after, phase="finalising"), (Finalise("aborted" if after.aborted else "complete"),)

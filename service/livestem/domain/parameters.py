@@ -56,6 +56,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     eds_modalities : what EDS is turned into
     ensembles : modalities joined with haadf, and how, by method
     fewshot : ``softmax`` over negative distances (published) or ``calibrated``
+    whitened : methods that see features whitened by the differences of neighbouring chips
     louvain_weights : edges keep the similarity, or are all 1
     louvain_threshold : edges below are dropped: a rule or a number
     strays_in_total : whether strays are inside the 100 %
@@ -66,6 +67,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     eds_modalities: tuple[str, ...]
     ensembles: dict[str, EnsembleWay]
     fewshot: Literal["calibrated", "softmax"]
+    whitened: tuple[str, ...] = ()
     louvain_weights: Literal["similarity", "binary"]
     louvain_threshold: Literal["mode", "mean", "median"] | float
     strays_in_total: bool
@@ -85,8 +87,9 @@ PRESETS: dict[str, Preset] = {
         eds_modalities=("lines",),
         ensembles={"fewshot": "joint", "ward": "joint", "louvain": "joint"},
         fewshot="calibrated",
+        whitened=("fewshot", "louvain"),
         louvain_weights="similarity",
-        louvain_threshold="mode",
+        louvain_threshold="mean",
         strays_in_total=False,
     ),
     "as_published": Preset(

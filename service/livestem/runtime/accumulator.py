@@ -82,8 +82,10 @@ class HaadfSum:
         self._sum = np.zeros(shape, dtype=np.int64 if self._exact else np.float64)
         self._frames: dict[int, NDArray[Any]] = {}
 
-    def add(self, tile: m.HaadfRows, values: NDArray[Any]) -> None:
+    def add(self, tile: m.OfScan, arrays: tuple[NDArray[Any], ...]) -> None:
         """Add a tile that occupancy has granted."""
+        assert isinstance(tile, m.HaadfRows)
+        (values,) = arrays
         where = (slice(tile.y, tile.y + values.shape[0]), slice(tile.x, tile.x + values.shape[1]))
         self.exposure[where] += 1
         self._sum[where] += values
@@ -102,7 +104,7 @@ class HaadfSum:
 
     def mean(self) -> NDArray[np.float64]:
         """Return the mean per visit; 0 where there was none. Quick, for live use."""
-        return self._sum / np.maximum(self.exposure, 1)
+        return np.asarray(self._sum / np.maximum(self.exposure, 1), np.float64)
 
 
 class EdsSum:
@@ -121,8 +123,9 @@ class EdsSum:
         """Channels of the energy axis."""
         return int(self.spectra.shape[1])
 
-    def add(self, tile: m.EdsRows, arrays: tuple[NDArray[Any], ...]) -> None:
+    def add(self, tile: m.OfScan, arrays: tuple[NDArray[Any], ...]) -> None:
         """Add a tile that occupancy has granted."""
+        assert isinstance(tile, m.EdsRows)
         where = (slice(tile.y, tile.y + tile.h), slice(tile.x, tile.x + tile.w))
         chips = self._chip_of_pixel[where]
         self.exposure[where] += 1
@@ -172,23 +175,21 @@ class Accumulator:
         WireError
             If it cannot be part of this scan; nothing is changed then.
         """
-        tile = message.header
+        tile, arrays = message.header, message.arrays
+        part: HaadfSum | EdsSum
         if isinstance(tile, m.HaadfRows):
-            part, shape = self._haadf(tile, message.arrays[0]), message.arrays[0].shape
+            part, modality, (h, w) = self._haadf(arrays[0]), "haadf", arrays[0].shape
         elif isinstance(tile, m.EdsRows):
-            part, shape = self._eds(tile, message.arrays), (tile.h, tile.w)
+            part, modality, (h, w) = self._eds(tile, arrays), "eds", (tile.h, tile.w)
         else:
             raise TypeError(f"{tile!r} is no tile")
         if self.plan.frames is not None and tile.frame >= self.plan.frames:
             raise WireError("outside", f"frame {tile.frame} of {self.plan.frames} planned")
-        content = _content(tile, message.arrays)
-        if not part.occupancy.claim(tile.frame, tile.y, tile.x, shape[0], shape[1], content):
+        if not part.occupancy.claim(tile.frame, tile.y, tile.x, h, w, _content(tile, arrays)):
             return False
-        part.add(tile, message.arrays if isinstance(tile, m.EdsRows) else message.arrays[0])  # type: ignore[arg-type]
+        part.add(tile, arrays)
         self.frames_seen = max(self.frames_seen, tile.frame + 1)
-        modality = "haadf" if isinstance(tile, m.HaadfRows) else "eds"
-        touched = self._chips[modality][tile.y : tile.y + shape[0], tile.x : tile.x + shape[1]]
-        self.dirty[touched] = True
+        self.dirty[self._chips[modality][tile.y : tile.y + h, tile.x : tile.x + w]] = True
         return True
 
     def coverage(self) -> m.Coverage:
@@ -223,7 +224,7 @@ class Accumulator:
     def _frames(self, modality: str) -> int:
         return self.plan.frames_of(modality, self.frames_seen)
 
-    def _haadf(self, tile: m.HaadfRows, values: NDArray[Any]) -> HaadfSum:
+    def _haadf(self, values: NDArray[Any]) -> HaadfSum:
         if self.haadf is None or self.plan.haadf is None:
             raise WireError("outside", "HAADF in a scan that announced none")
         if values.dtype != np.dtype(self.plan.haadf.dtype):

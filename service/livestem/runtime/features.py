@@ -31,9 +31,17 @@ Mask = NDArray[np.bool_]
 class Encoder(Protocol):
     """Turns 8-bit chips (N, p, p) into embeddings (N, D) float32; `digest` names its weights."""
 
-    digest: str
-    precision: str
-    device: str
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights."""
+
+    @property
+    def precision(self) -> str:
+        """Of the arithmetic, such as ``fp32``."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs, such as ``cpu``."""
 
     def encode(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embed chips."""

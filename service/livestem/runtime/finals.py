@@ -116,9 +116,8 @@ def fewshot_map(
             by_part[part] = fewshot.softmax_scores(rows, fewshot.prototypes(rows, classes, there), there)
         scores = fewshot.combine(by_part)
     else:
-        rows = join([features[p].rows for p in parts])
-        white = whiten_by_neighbours(rows, data.grid.shape, valid)
-        scores = fewshot.calibrated_scores(white, fewshot.calibrate(white, classes, valid), valid)
+        rows = _joined(parts, features, data, parameters, "fewshot")
+        scores = fewshot.calibrated_scores(rows, fewshot.calibrate(rows, classes, valid), valid)
     labels = fewshot.predict(scores, valid)
     facts: dict[str, Any] = {"scores": parameters.recipe.fewshot, "support": parameters.support.version}
     return LabelMap(
@@ -172,7 +171,7 @@ def _ward(
         voted = ensemble.vector_vote(*(maps["ward", p].labels.ravel() for p in parts))
         return LabelMap(_as_map(voted, data), facts=_way(parts, parameters, "ward"))
     valid = _valid(parts, features)
-    tree = ward.ward_tree(join([features[p].rows for p in parts]), valid)
+    tree = ward.ward_tree(_joined(parts, features, data, parameters, "ward"), valid)
     wanted = parameters.clusters or (len(parameters.support.names) if parameters.support else None)
     differing = int(np.count_nonzero(tree.merges[:, 2] > 0)) + 1  # equal chips cannot be told apart
     clusters = min(wanted or ward.suggest_clusters(tree), differing)
@@ -189,12 +188,12 @@ def _louvain(
 ) -> LabelMap:
     recipe, valid = parameters.recipe, _valid(parts, features)
     if len(parts) == 1:
-        similarity = louvain.similarity_matrix(features[parts[0]].rows, valid)
+        similarity = louvain.similarity_matrix(_joined(parts, features, data, parameters, "louvain"), valid)
         similarities[parts[0]] = similarity
     elif recipe.ensembles["louvain"] == "mean":
         similarity = ensemble.mean_affinity([similarities[p] for p in parts])
     else:
-        similarity = louvain.similarity_matrix(join([features[p].rows for p in parts]), valid)
+        similarity = louvain.similarity_matrix(_joined(parts, features, data, parameters, "louvain"), valid)
     found = louvain.communities(
         similarity, recipe.louvain_threshold, recipe.louvain_weights, parameters.seed, valid=valid
     )
@@ -233,8 +232,18 @@ def _regions(label_map: LabelMap, data: Collected, quantifier: Quantifier | None
     )
 
 
+def _joined(
+    parts: tuple[str, ...], features: Mapping[str, Feature], data: Collected, parameters: Parameters, method: str
+) -> NDArray[np.float64]:
+    """Return the parts' features side by side, whitened if the preset says so for this method."""
+    rows = join([features[p].rows for p in parts])
+    if method not in parameters.recipe.whitened:
+        return rows
+    return whiten_by_neighbours(rows, data.grid.shape, _valid(parts, features))
+
+
 def _valid(parts: tuple[str, ...], features: Mapping[str, Feature]) -> NDArray[np.bool_]:
-    return np.logical_and.reduce([features[p].valid for p in parts])
+    return np.asarray(np.all([features[p].valid for p in parts], axis=0), bool)
 
 
 def _way(parts: tuple[str, ...], parameters: Parameters, method: str) -> dict[str, Any]:

@@ -107,9 +107,10 @@ class Ingest:
         self._settled: dict[Key, bool] = {}  # finished or refused; whether it was accepted
         self._early: deque[Message] = deque(maxlen=limits.waiting_tiles)
 
-    def apply(self, message: Message) -> list[m.Verdict]:
+    def apply(self, message: Message, *, repaired: bool = False) -> list[m.Verdict]:
         """Take one reliable acquisition message; return what the sender must be told."""
         self._metrics.bytes.inc(message.nbytes)
+        self._metrics.repairs.inc(repaired)
         header = message.header
         try:
             if isinstance(header, m.ScanStart):

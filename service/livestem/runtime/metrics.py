@@ -1,4 +1,4 @@
-"""Prometheus metrics and the HTTP endpoint that answers ``/metrics`` and ``/health``. Loopback unless told otherwise."""
+"""Prometheus metrics and the HTTP endpoint that answers ``/metrics`` and ``/health``."""
 
 from __future__ import annotations
 

@@ -165,3 +165,8 @@ def _identified(total: NDArray[Any], axis: EnergyAxis, plan: ScanPlan, parameter
         return identify_elements(total, axis, plan.beam.energy_kv, known, resolution)
     except UsageError:  # the metadata name an element that this axis cannot show
         return identify_elements(total, axis, plan.beam.energy_kv, (), resolution)
+
+
+def warm_up() -> None:
+    """Load the element data: exspy takes seconds to import, which the first scan should not wait for."""
+    choose_lines(("O",), EnergyAxis(channels=1024, scale_kev=0.01))

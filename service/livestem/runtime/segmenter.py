@@ -17,26 +17,29 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import zmq
 from numpy.typing import NDArray
 
-from livestem.client.connection import Connection
 from livestem.client.hub import Hub
 from livestem.domain import life
 from livestem.domain.errors import LivestemError
-from livestem.protocol.follower import Deliver, Effect, Lost, Refused, Tracking
+from livestem.domain.geometry import Grid
+from livestem.domain.parameters import Parameters
+from livestem.domain.scan import ScanPlan
 from livestem.protocol.publisher import Publisher
 from livestem.protocol.resend import Frames
 from livestem.runtime.conclude import conclude, publish_finals
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.ingest import Ingest, OpenScan
+from livestem.runtime.intake import Intake
 from livestem.runtime.live import LiveScorer
 from livestem.runtime.metrics import HttpEndpoint, Metrics
+from livestem.runtime.quantification import warm_up
 from livestem.runtime.recipe import resolve
 from livestem.runtime.results import write_result
 from livestem.runtime.settings import Settings
@@ -45,9 +48,6 @@ from livestem.wire import messages as m
 
 log = logging.getLogger(__name__)
 
-COMMIT_S = 0.02  # the design's: the journal is committed every 20 ms ...
-COMMIT_BYTES = 4 * 2**20  # ... or 4 MiB
-ACK_S = 1.0  # acknowledged at least so often, so that the adapter knows we are alive
 _REVISIONS_PER_START = 2**32  # more live maps than one start can publish in a century at 25 a second
 
 
@@ -69,43 +69,41 @@ class Segmenter:
     def __init__(self, settings: Settings, announce: Callable[[str], None] = log.info) -> None:
         self.settings, self._announce = settings, announce
         self.metrics = Metrics()
-        self.store = Store(settings.store_path)
         self._stop = threading.Event()
         self._finals: queue.Queue[tuple[OpenScan, life.Status] | None] = queue.Queue()
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._sessions_lock = threading.Lock()
         self._failure: str | None = None
         self._epoch = time.time_ns()
         self._encoders = Encoders(None if settings.weights is None else Path(settings.weights))
-        self._ingest = Ingest(self.store, self._resolve, settings.limits, self.metrics, self._on_finalise)
-        self._live = LiveScorer(self._encoders, self.store.starts * _REVISIONS_PER_START)
-        try:
-            self._hub = Hub(
-                self._context,
-                settings.results,
-                self._epoch,
-                stream="res",
-                server="segmenter",
-                limits=settings.limits,
+        with ExitStack() as opened:  # closes what is open already if a later part cannot be opened
+            self.store = opened.enter_context(Store(settings.store_path))
+            self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            opened.callback(self._context.term)
+            self._hub = opened.enter_context(self._bind())
+            self._ingest = Ingest(
+                self.store, self._resolve, settings.limits, self.metrics, lambda *job: self._finals.put(job)
             )
-        except LivestemError:
-            self.store.close()
-            self._context.term()
-            raise
-        try:
-            http = settings.http
-            self.http = HttpEndpoint(http.host, http.port, self.metrics, self.health)
-        except LivestemError:
-            self._hub.close()
-            self.store.close()
-            self._context.term()
-            raise
+            self.http = HttpEndpoint(settings.http.host, settings.http.port, self.metrics, self.health)
+            opened.callback(self.http.close)
+            self._opened = opened.pop_all()
+        self._live = LiveScorer(self._encoders, self.store.starts * _REVISIONS_PER_START)
+        self._intake = Intake(self._context, settings, self._ingest, self._on_verdict, self._open_session, announce)
         self._threads = [
-            threading.Thread(target=self._guarded, args=(work,), name=work.__name__, daemon=True)
-            for work in (self._run_ingest, self._run_live, self._run_finals)
+            threading.Thread(target=self._guarded, args=(name, work), name=name, daemon=True)
+            for name, work in (
+                ("ingest", self._run_ingest),
+                ("live", self._run_live),
+                ("finals", self._run_finals),
+                ("warm-up", warm_up),
+            )
         ]
         for thread in self._threads:
             thread.start()
+
+    def _bind(self) -> Hub:
+        settings = self.settings
+        return Hub(
+            self._context, settings.results, self._epoch, stream="res", server="segmenter", limits=settings.limits
+        )
 
     def close(self) -> None:
         """Drain and stop: finals under way are finished, journals closed, sockets freed."""
@@ -114,15 +112,11 @@ class Segmenter:
         for thread in self._threads:
             thread.join()
         self._ingest.close()
-        self._hub.close()
-        self.http.close()
-        self.store.close()
-        self._context.term()
+        self._opened.close()
 
     def health(self) -> dict[str, Any]:
         """Return what ``/health`` answers."""
-        dead = [t.name for t in self._threads if not t.is_alive()] if not self._stop.is_set() else []
-        reasons = [f"thread {name} has stopped" for name in dead] + ([self._failure] if self._failure else [])
+        reasons = [self._failure] if self._failure else []
         return {
             "status": "degraded" if reasons else "ok",
             "reasons": reasons,
@@ -135,118 +129,52 @@ class Segmenter:
         """Whether a thread has died: the service should be restarted."""
         return self._failure is not None
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _guarded(self, name: str, work: Callable[[], None]) -> None:
         """Run a thread's work; a bug in it is told loudly, in the log and by /health."""
         try:
             work()
         except BaseException as e:
-            self._failure = f"{work.__name__.strip('_')}: {type(e).__name__}: {e}"
+            self._failure = f"the {name} thread died: {type(e).__name__}: {e}"
             log.exception("a thread of the service died; restart it")
-            raise
 
-    def _resolve(self, plan: Any) -> Any:
+    def _run_ingest(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._intake.turn()
+                self.metrics.adapters.set(self._intake.attached)
+                self.metrics.subscribers.set(self._hub.subscribers)
+        finally:
+            self._intake.close()
+
+    def _resolve(self, plan: ScanPlan) -> tuple[Grid, Parameters]:
         grid, parameters = resolve(plan, self.settings.processing, allow_sender=self.settings.allow_processing)
         self._encoders.of(parameters)  # refuses now, not at the end of the scan, if weights are missing
         return grid, parameters
 
-    # --- ingest -------------------------------------------------------------------------------------------
-
-    def _run_ingest(self) -> None:
-        adapters = [
-            _Adapter(
-                Connection(
-                    self._context,
-                    endpoint,
-                    stream="acq",
-                    role="service",
-                    take="attach",
-                    name="segmenter",
-                    limits=self.settings.limits,
-                    on_rejected=self._ingest.reject,
-                )
-            )
-            for endpoint in self.settings.acquisition
-        ]
-        poller = zmq.Poller()
-        for adapter in adapters:
-            adapter.connection.register(poller)
-        try:
-            while not self._stop.is_set():
-                poller.poll(COMMIT_S * 1000)
-                for adapter in adapters:
-                    self._serve(adapter)
-                self._ingest.expire(time.monotonic(), self.settings.vanish_s)
-                self.metrics.adapters.set(sum(bool(a.sessions) for a in adapters))
-                self.metrics.subscribers.set(self._hub.subscribers)
-        finally:
-            for adapter in adapters:
-                adapter.connection.close()
-
-    def _serve(self, adapter: _Adapter) -> None:
-        """Move one adapter's messages in; commit and acknowledge when it is time."""
-        for effect in adapter.connection.pump():
-            self._take(adapter, effect)
-        now = time.monotonic()
-        due = now - adapter.committed_at >= COMMIT_S and adapter.fresh
-        if due or self._ingest.uncommitted_bytes >= COMMIT_BYTES or now - adapter.committed_at >= ACK_S:
-            adapter.committed_at, adapter.fresh = now, False
-            for session in adapter.sessions:
-                self._acknowledge(adapter, session)
-
-    def _acknowledge(self, adapter: _Adapter, session: str) -> None:
-        ack = adapter.connection.follower.acknowledged(session)
-        if ack is None:
-            return
-        self._ingest.commit(session, ack.epoch, ack.seq)
-        adapter.connection.send(ack)
-        self._ingest.settle(session, ack.seq)
-
-    def _take(self, adapter: _Adapter, effect: Effect) -> None:
-        if isinstance(effect, Deliver) and isinstance(effect.message.header, m.OfScan):
-            adapter.fresh = True
-            if effect.repaired:
-                self.metrics.repairs.inc()
-            self._open_session(effect.message.header.session)
-            for verdict in self._ingest.apply(effect.message):
-                self._on_verdict(adapter, verdict)
-        elif isinstance(effect, Tracking):
-            adapter.sessions = {effect.stream.session}
-            self._announce(f"attached to session {effect.stream.session} at {adapter.connection.endpoint.endpoint}")
-        elif isinstance(effect, Lost):
-            log.error("session %s: messages %d to %d are gone for good", effect.session, effect.first, effect.last)
-        elif isinstance(effect, Refused):
-            log.error("the adapter refuses: %s", effect.reason)
-
-    def _on_verdict(self, adapter: _Adapter, verdict: m.Verdict) -> None:
-        adapter.connection.send(verdict)
+    def _on_verdict(self, verdict: m.Verdict) -> None:
+        """Tell the person at the service, and everybody who follows, what was decided about a scan."""
         if verdict.accepted:
             text = f"scan {verdict.scan_id}: " + ", ".join(f"{k} {v}" for k, v in verdict.facts.items())
         else:
             text = f"scan {verdict.scan_id} refused: {verdict.reason}"
         self._announce(text)
-        status = m.Status(level="info" if verdict.accepted else "error", text=text[:4096], scan_id=verdict.scan_id)
-        self._hub.publish(verdict.session, status)
+        level: Literal["info", "error"] = "info" if verdict.accepted else "error"
+        self._hub.publish(verdict.session, m.Status(level=level, text=text[:4096], scan_id=verdict.scan_id))
 
     def _open_session(self, session: str) -> None:
-        with self._sessions_lock:
-            if self._hub.publisher(session) is None:
-                epoch = self._epoch
+        """Begin the results of a session; called by the ingest thread alone."""
+        if self._hub.publisher(session) is not None:
+            return
+        epoch, store = self._epoch, self.store
 
-                def older(first: int, last: int) -> Any:
-                    return self.store.results(session, epoch, first, last)
+        def older(first: int, last: int) -> Iterator[tuple[int, Frames]]:
+            return store.results(session, epoch, first, last)
 
-                def keep(seq: int, frames: Frames) -> None:
-                    self.store.keep_result(session, epoch, seq, frames)
+        def keep(seq: int, frames: Frames) -> None:
+            store.keep_result(session, epoch, seq, frames)
 
-                publisher = Publisher(
-                    session, "res", epoch, time.time_ns, limits=self.settings.limits, older=older, keep=keep
-                )
-                self._hub.add(publisher)
-
-    def _on_finalise(self, scan: OpenScan, status: life.Status) -> None:
-        self._finals.put((scan, status))
-
-    # --- live ---------------------------------------------------------------------------------------------
+        limits = self.settings.limits
+        self._hub.add(Publisher(session, "res", epoch, time.time_ns, limits=limits, older=older, keep=keep))
 
     def _run_live(self) -> None:
         while not self._stop.wait(self.settings.publish_interval_s):
@@ -261,8 +189,6 @@ class Segmenter:
                     arrays = (found.labels,) if found.scores is None else (found.labels, found.scores)
                 self._hub.publish(scan.session, state.header, arrays)
                 self.metrics.live.inc()
-
-    # --- finals -------------------------------------------------------------------------------------------
 
     def _run_finals(self) -> None:
         while (job := self._finals.get()) is not None:
@@ -303,16 +229,3 @@ class Segmenter:
         )
         self._hub.publish(scan.session, done)
         self._announce(f"scan {scan.scan_id} failed: {reason}")
-
-
-@dataclass
-class _Adapter:
-    """One acquisition adapter: its connection, and when its data were last committed."""
-
-    connection: Connection
-    sessions: set[str] = None  # type: ignore[assignment]
-    committed_at: float = 0.0
-    fresh: bool = False
-
-    def __post_init__(self) -> None:
-        self.sessions = set()

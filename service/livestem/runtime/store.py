@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
@@ -147,7 +147,7 @@ class Store:
     ) -> None:
         self.close()
 
-    def _query(self, sql: str, *values: object) -> list[tuple[object, ...]]:
+    def _query(self, sql: str, *values: object) -> list[Any]:
         with self._lock:
             return self._db.execute(sql, values).fetchall()
 

@@ -30,6 +30,7 @@ SOURCE = "simulator"
 _STRUCTURE = (0,)  # spawn key of the random numbers that place atoms: apart from every frame's
 _SMALLEST, _LARGEST = 8, 8192  # pixels a side: below there is no field, above no microscope
 _MOST_COUNTS = 1000.0  # photons per pixel and frame: far beyond any detector, and uint16 still holds them
+_ROWS = 32  # of a tile: a frame of 320 rows comes in ten pieces, so that live maps have something to follow
 _SQUARE = 0.01  # what the grid of chips accepts as square pixels
 
 
@@ -152,14 +153,15 @@ class Simulation:
         counts, channels = photons(self._photon_rate, classes, self.emission.cumulative, rng)
         return Frame(number, haadf, counts, channels)
 
-    def tiles(self, rows_per_tile: int = 32) -> Iterator[Tile]:
+    def tiles(self, rows_per_tile: int | None = None) -> Iterator[Tile]:
         """Yield the tiles of all frames in time order, HAADF before EDS of the same rows.
 
         Parameters
         ----------
-        rows_per_tile : int
-            Rows of a tile, at least 1; the last one of a frame may have fewer.
+        rows_per_tile : int, optional
+            Rows of a tile, at least 1; the last one of a frame may have fewer. By default 32.
         """
+        rows_per_tile = _ROWS if rows_per_tile is None else rows_per_tile
         if rows_per_tile < 1:
             raise UsageError(f"a tile needs at least 1 row, got {rows_per_tile}")
         for number in range(self.frames):

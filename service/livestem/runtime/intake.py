@@ -1,0 +1,130 @@
+"""Intake: the sockets of every adapter, emptied into ingest; commits and acknowledgements at the right time.
+
+Data are acknowledged only after the journal has them: every 20 ms or 4 MiB, and at least every second even when
+nothing has come, so that the adapter knows we are alive.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import zmq
+
+from livestem.client.connection import Connection
+from livestem.protocol.follower import Deliver, Effect, Lost, Refused, Tracking
+from livestem.runtime.ingest import Ingest
+from livestem.runtime.settings import Settings
+from livestem.wire import messages as m
+
+log = logging.getLogger(__name__)
+
+COMMIT_S = 0.02  # the design's
+COMMIT_BYTES = 4 * 2**20  # the design's
+ACK_S = 1.0
+
+
+@dataclass
+class _Adapter:
+    """One adapter: its connection, whose data it brings, and when they were last committed."""
+
+    connection: Connection
+    session: str | None = None
+    committed_at: float = field(default=0.0)
+    fresh: bool = False
+
+
+class Intake:
+    """Follows the adapters of the configuration; one thread owns it and takes turns.
+
+    Parameters
+    ----------
+    context : zmq.Context
+    settings : Settings
+    ingest : Ingest
+    on_verdict : callable
+        Told of every decision about a scan, after the adapter.
+    on_session : callable
+        Called with a session's name before anything of it is applied.
+    announce : callable
+        Takes a line for a person.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        settings: Settings,
+        ingest: Ingest,
+        on_verdict: Callable[[m.Verdict], None],
+        on_session: Callable[[str], None],
+        announce: Callable[[str], None],
+    ) -> None:
+        self._ingest, self._vanish_s = ingest, settings.vanish_s
+        self._on_verdict, self._on_session, self._announce = on_verdict, on_session, announce
+        self._poller = zmq.Poller()
+        self._adapters = []
+        for endpoint in settings.acquisition:
+            connection = Connection(
+                context,
+                endpoint,
+                stream="acq",
+                role="service",
+                take="attach",
+                name="segmenter",
+                limits=settings.limits,
+                on_rejected=ingest.reject,
+            )
+            connection.register(self._poller)
+            self._adapters.append(_Adapter(connection))
+
+    @property
+    def attached(self) -> int:
+        """Number of adapters that we follow."""
+        return sum(adapter.session is not None for adapter in self._adapters)
+
+    def turn(self) -> None:
+        """Wait at most a commit's time for something, and deal with it."""
+        self._poller.poll(round(COMMIT_S * 1000))
+        for adapter in self._adapters:
+            for effect in adapter.connection.pump():
+                self._take(adapter, effect)
+            self._commit_if_due(adapter)
+        self._ingest.expire(time.monotonic(), self._vanish_s)
+
+    def close(self) -> None:
+        """Commit what is here and close the sockets."""
+        for adapter in self._adapters:
+            self._commit(adapter)
+            adapter.connection.close()
+
+    def _take(self, adapter: _Adapter, effect: Effect) -> None:
+        if isinstance(effect, Deliver) and isinstance(effect.message.header, m.OfScan):
+            adapter.fresh = True
+            self._on_session(effect.message.header.session)
+            for verdict in self._ingest.apply(effect.message, repaired=effect.repaired):
+                adapter.connection.send(verdict)
+                self._on_verdict(verdict)
+        elif isinstance(effect, Tracking):
+            adapter.session = effect.stream.session
+            self._announce(f"attached to session {adapter.session} at {adapter.connection.endpoint.endpoint}")
+        elif isinstance(effect, Lost):
+            log.error("session %s: messages %d to %d are gone for good", effect.session, effect.first, effect.last)
+        elif isinstance(effect, Refused):
+            log.error("the adapter at %s refuses: %s", adapter.connection.endpoint.endpoint, effect.reason)
+
+    def _commit_if_due(self, adapter: _Adapter) -> None:
+        waited = time.monotonic() - adapter.committed_at
+        due = waited >= (COMMIT_S if adapter.fresh else ACK_S)
+        if due or self._ingest.uncommitted_bytes >= COMMIT_BYTES:
+            self._commit(adapter)
+
+    def _commit(self, adapter: _Adapter) -> None:
+        adapter.committed_at, adapter.fresh = time.monotonic(), False
+        ack = None if adapter.session is None else adapter.connection.follower.acknowledged(adapter.session)
+        if ack is None:
+            return
+        self._ingest.commit(ack.session, ack.epoch, ack.seq)
+        adapter.connection.send(ack)
+        self._ingest.settle(ack.session, ack.seq)

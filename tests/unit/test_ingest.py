@@ -1,0 +1,180 @@
+"""Ingest: what is accepted, refused, journalled, and when a scan is over."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from scans import FolderStore, messages, plan, tiles
+
+from livestem.domain.errors import LivestemError
+from livestem.domain.limits import Limits
+from livestem.domain.parameters import Processing
+from livestem.runtime.ingest import Ingest
+from livestem.runtime.journal import JournalRecording
+from livestem.runtime.metrics import Metrics
+from livestem.runtime.recipe import resolve
+
+ASKED = Processing(elements=("Fe", "Ti"), chip_px=4)
+
+
+class House:
+    """An ingest with everything around it."""
+
+    def __init__(self, root, limits=None, **changes):
+        self.store, self.metrics, self.finished = FolderStore(root), Metrics(), []
+        self.ingest = Ingest(
+            self.store,
+            lambda of: resolve(of, msgspec.structs.replace(ASKED, **changes)),
+            limits or Limits(),
+            self.metrics,
+            lambda scan, status: self.finished.append((scan, status)),
+        )
+
+    def take(self, stream):
+        return [verdict for message in stream for verdict in self.ingest.apply(message)]
+
+    def count(self, name, **labels):
+        return self.metrics.registry.get_sample_value(name, labels) or 0
+
+
+@pytest.fixture
+def house(tmp_path):
+    return House(tmp_path)
+
+
+def test_a_whole_scan_is_accepted_counted_journalled_and_finished_once(house):
+    of = plan()
+    parts = tiles(of)
+    (verdict,) = house.take(messages(of, parts))
+    assert verdict.accepted and verdict.facts["rows"] == 6 and verdict.facts["chip_px"] == 4
+    ((scan, status),) = house.finished
+    assert status == "complete" and not house.ingest.scans
+    assert house.count("livestem_eds_counts_total") == sum(p.channels.size for p in parts if hasattr(p, "channels"))
+    assert house.count("livestem_tiles_received_total", modality="haadf") == 6
+    with JournalRecording(scan.journal.path) as recording:
+        assert recording.scan_id == "scan" and recording.plan == of
+        assert len(list(recording.tiles())) == len(parts)
+    assert [p.name for p in scan.journal.path.parent.iterdir()] == ["journal.sqlite"], "one file, no log beside it"
+
+
+def test_tiles_that_come_before_their_start_wait(house):
+    start, *rest = messages(plan(), tiles(plan()))
+    assert house.take(rest) == [] and not house.finished
+    house.take([start])
+    assert [status for _, status in house.finished] == ["complete"]
+
+
+def test_the_end_waits_for_what_is_missing(house):
+    stream = list(messages(plan(), tiles(plan())))
+    late = stream.pop(3)
+    house.take(stream)
+    assert not house.finished
+    house.take([late])
+    assert [status for _, status in house.finished] == ["complete"]
+
+
+def test_what_is_lost_for_good_makes_the_scan_incomplete(house):
+    stream = list(messages(plan(), tiles(plan())))
+    end = stream[-1].header.seq
+    del stream[3]
+    house.take(stream)
+    house.ingest.settle("s1", end - 1)
+    assert not house.finished
+    house.ingest.settle("s1", end)
+    ((scan, status),) = house.finished
+    assert status == "incomplete" and len(scan.accumulator.missing()) == 1
+
+
+def test_a_silent_source_does_not_keep_a_scan_open_for_ever(house):
+    stream = list(messages(plan(), tiles(plan())))
+    house.take(stream[:4])
+    scan = next(iter(house.ingest.scans.values()))
+    house.ingest.expire(scan.heard + 59, 60)
+    assert not house.finished
+    house.ingest.expire(scan.heard + 61, 60)
+    assert [status for _, status in house.finished] == ["incomplete"]
+
+
+def test_duplicates_are_counted_and_conflicts_rejected(house):
+    stream = list(messages(plan(), tiles(plan())))
+    other = list(messages(plan(), tiles(plan(), seed=1)))
+    house.take([*stream[:5], stream[2], other[2]])
+    assert house.count("livestem_tiles_duplicate_total") == 1
+    assert house.count("livestem_rejected_total", reason="conflict") == 1
+    house.take(stream[5:])
+    assert [status for _, status in house.finished] == ["complete"]
+
+
+def test_a_scan_that_is_done_is_not_done_again(house):
+    stream = list(messages(plan(), tiles(plan())))
+    house.take(stream)
+    known = house.store.scans["s1", "scan"]
+    house.store.scans["s1", "scan"] = msgspec.structs.replace(known, status="complete")
+    (verdict,) = house.take(stream)
+    assert verdict.accepted and verdict.facts == {"already": "complete"}
+    assert len(house.finished) == 1
+
+
+def test_the_same_scan_with_other_parameters_is_refused_with_the_way_out(house, tmp_path):
+    stream = list(messages(plan(), tiles(plan())))
+    house.take(stream)
+    known = house.store.scans["s1", "scan"]
+    other = House(tmp_path / "b", chip_px=6)
+    other.store.scans["s1", "scan"] = msgspec.structs.replace(known, status="complete")
+    (verdict,) = other.take(stream)
+    assert not verdict.accepted and "--session" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (Limits(pixels=100), "pixels"),
+        (Limits(channels=100), "channels"),
+        (Limits(chips=10), "--chip-px"),
+        (Limits(planned_frames=1), "frames"),
+        (Limits(accumulator_bytes=1000), "memory"),
+        (Limits(open_scans=0), "open scans"),
+    ],
+)
+def test_limits_refuse_a_scan_before_it_costs_anything(tmp_path, limits, words):
+    house = House(tmp_path, limits)
+    stream = list(messages(plan(), tiles(plan())))
+    (verdict,) = house.take(stream[:1])
+    assert not verdict.accepted and words in verdict.reason
+    assert not list(tmp_path.iterdir()), "no folder is left behind"
+    house.take(stream[1:2])
+    assert house.count("livestem_rejected_total", reason="unknown_scan") == 1
+
+
+def test_a_full_disk_refuses_a_scan(house):
+    house.store.free = 1000
+    (verdict,) = house.take(list(messages(plan(), []))[:1])
+    assert not verdict.accepted and "free" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"chip_px": 100}, "larger than the field"),
+        ({"elements": ("H",)}, "H"),
+        ({"clusters": 1000}, "--clusters"),
+        ({"lines": ("Fe_Kx",)}, "Fe_Kx"),
+        ({"k_factors": {"Fe_Ka": 1.0}}, "Ti"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_at_the_start(tmp_path, asked, words):
+    house = House(tmp_path, **asked)
+    (verdict,) = house.take(list(messages(plan(), []))[:1])
+    assert not verdict.accepted and words in verdict.reason
+    assert "\n" not in verdict.reason
+
+
+def test_a_bug_is_not_swallowed(tmp_path):
+    def broken(of):
+        raise RuntimeError("a bug of ours")
+
+    house = House(tmp_path)
+    house.ingest._resolve = broken
+    with pytest.raises(RuntimeError):
+        house.take(messages(plan(), []))
+    assert not issubclass(RuntimeError, LivestemError)
