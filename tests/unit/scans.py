@@ -79,7 +79,7 @@ def messages(plan: ScanPlan, parts: list[Tile], scan_id: str = "scan", session: 
 def dense(tile: EdsEvents) -> EdsDense:
     """Return the same photons as spectra."""
     h, w = tile.counts.shape
-    values = np.zeros((h * w, AXIS.channels), np.uint16)
+    values = np.zeros((h * w, AXIS.channels), np.uint8)
     np.add.at(values, (np.repeat(np.arange(h * w), tile.counts.ravel()), tile.channels), 1)
     return EdsDense(frame=tile.frame, y=tile.y, x=tile.x, values=values.reshape(h, w, -1))
 

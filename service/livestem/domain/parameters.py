@@ -57,6 +57,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ensembles : modalities joined with haadf, and how, by method
     fewshot : ``softmax`` over negative distances (published) or ``calibrated``
     whitened : methods that see features whitened by the differences of neighbouring chips
+    compressed : methods that see the inverse hyperbolic sine of the features: linear within the noise, logarithmic
+        beyond, so that a few chips on a border do not outweigh whole phases
     louvain_weights : edges keep the similarity, or are all 1
     louvain_threshold : edges below are dropped: a rule or a number
     strays_in_total : whether strays are inside the 100 %
@@ -68,6 +70,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ensembles: dict[str, EnsembleWay]
     fewshot: Literal["calibrated", "softmax"]
     whitened: tuple[str, ...] = ()
+    compressed: tuple[str, ...] = ()
     louvain_weights: Literal["similarity", "binary"]
     louvain_threshold: Literal["mode", "mean", "median"] | float
     strays_in_total: bool
@@ -88,6 +91,7 @@ PRESETS: dict[str, Preset] = {
         ensembles={"fewshot": "joint", "ward": "joint", "louvain": "joint"},
         fewshot="calibrated",
         whitened=("fewshot", "louvain"),
+        compressed=("ward",),
         louvain_weights="similarity",
         louvain_threshold="mean",
         strays_in_total=False,

@@ -235,11 +235,13 @@ def _regions(label_map: LabelMap, data: Collected, quantifier: Quantifier | None
 def _joined(
     parts: tuple[str, ...], features: Mapping[str, Feature], data: Collected, parameters: Parameters, method: str
 ) -> NDArray[np.float64]:
-    """Return the parts' features side by side, whitened if the preset says so for this method."""
+    """Return the parts' features side by side, compressed or whitened if the preset says so for this method."""
     rows = join([features[p].rows for p in parts])
-    if method not in parameters.recipe.whitened:
-        return rows
-    return whiten_by_neighbours(rows, data.grid.shape, _valid(parts, features))
+    if method in parameters.recipe.compressed:
+        return np.arcsinh(rows)
+    if method in parameters.recipe.whitened:
+        return whiten_by_neighbours(rows, data.grid.shape, _valid(parts, features))
+    return rows
 
 
 def _valid(parts: tuple[str, ...], features: Mapping[str, Feature]) -> NDArray[np.bool_]:

@@ -69,10 +69,18 @@ class Store:
         try:
             root.mkdir(parents=True, exist_ok=True)
             self._lock_file = _lock(root / "lock")
+        except OSError as e:
+            raise StoreError(f"the store {root} cannot be used: {e}; choose another with --store") from e
+        try:
             self._db = sqlite3.connect(root / "catalog.sqlite", isolation_level=None, check_same_thread=False)
             self._prepare()
-        except (OSError, sqlite3.Error) as e:
+        except sqlite3.Error as e:
+            self._lock_file.close()
             raise StoreError(f"the store {root} cannot be used: {e}; choose another with --store") from e
+        except StoreError:
+            self._db.close()
+            self._lock_file.close()
+            raise
 
     def _prepare(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]

@@ -1,0 +1,204 @@
+"""The pipeline from tiles to a result folder, without a network."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import msgspec
+import numpy as np
+import pytest
+from scans import plan, tiles
+
+from livestem.domain.errors import LivestemError, RefusedError, UsageError
+from livestem.domain.parameters import Processing
+from livestem.domain.support import SupportClass, SupportSet
+from livestem.runtime.batch import run_batch
+from livestem.runtime.settings import Settings
+
+SUPPORT = SupportSet(
+    classes=(
+        SupportClass(name="iron", chips=((0, 0), (3, 1), (5, 2))),
+        SupportClass(name="titanium", chips=((0, 5), (3, 4), (5, 3))),
+    )
+)
+ASKED = Processing(elements=("Fe", "Ti"), chip_px=4, clusters=2, support=SUPPORT)
+CONTRACT = {
+    "format", "livestem", "session", "scan_id", "status", "coverage", "missing_tiles", "grid", "encoder", "parameters",
+    "numerics", "classes", "agreement", "regions", "support_version", "input_digest", "digest", "timings_s", "warnings",
+}  # fmt: skip
+TRUTH = np.repeat([[0, 0, 0, 1, 1, 1]], 6, axis=0)
+
+
+class Field:
+    """A source in memory."""
+
+    scan_id = "field"
+
+    def __init__(self, of=None, parts=None):
+        self.plan = of or plan()
+        self._parts = tiles(self.plan) if parts is None else parts
+
+    def tiles(self, rows_per_tile=None):
+        yield from self._parts
+
+
+def run(out, source=None, **changes):
+    source = source or Field()
+    asked = msgspec.structs.replace(ASKED, **changes)
+    of = msgspec.structs.replace(source.plan, processing=asked)
+    return run_batch(source, of, Settings(), out)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    out = tmp_path_factory.mktemp("batch") / "out"
+    run(out)
+    return out
+
+
+def test_the_folder_holds_what_the_contract_says(result):
+    assert {p.name for p in result.iterdir()} == {"journal.sqlite", "labels.npz", "result.hspy", "result.json"}
+    assert set(json.loads((result / "result.json").read_text())) >= CONTRACT
+
+
+def test_two_halves_are_found_by_every_method(result):
+    maps = np.load(result / "labels.npz")
+    assert np.array_equal(maps["fewshot.haadf+lines"], TRUTH)
+    assert np.array_equal(maps["ward.lines"], TRUTH)
+    assert maps["ward.lines"].dtype == np.int16
+    scores = maps["fewshot.haadf+lines.scores"]
+    assert scores.dtype == np.float32 and scores.shape == (2, 6, 6) and np.allclose(scores.sum(axis=0), 1)
+    found = json.loads((result / "result.json").read_text())
+    assert set(found["agreement"]["ward"]) == {"haadf-lines", "haadf-haadf+lines", "lines-haadf+lines"}
+    assert found["classes"]["fewshot.lines"] == ["iron", "titanium"]
+    iron, titanium = found["regions"]["fewshot.haadf+lines"]
+    assert iron["name"] == "iron" and iron["atomic_percent"]["Fe"] > 99 > 1 > iron["atomic_percent"]["Ti"]
+    assert titanium["atomic_percent"]["Ti"] > 99 and titanium["haadf_mean"] == pytest.approx(400, rel=0.02)
+    assert iron["d_spacing_nm"] is None and "Nyquist" in iron["notes"]["d_spacing_nm"]
+
+
+def test_every_number_of_a_result_is_finite(result):
+    text = (result / "result.json").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in result.json"))
+
+
+def test_equal_scans_give_equal_bytes_however_they_came(result, tmp_path):
+    parts = tiles(plan())
+    rng = np.random.default_rng(1)
+    shuffled = [parts[i] for i in rng.permutation(len(parts))]
+    again = run(tmp_path / "out", Field(parts=shuffled))
+    first = json.loads((result / "result.json").read_text())
+    assert again.finals.digest == first["digest"] and again.input_digest == first["input_digest"]
+    assert (tmp_path / "out" / "labels.npz").read_bytes() == (result / "labels.npz").read_bytes()
+
+
+def test_other_data_or_parameters_give_another_digest(result, tmp_path):
+    first = json.loads((result / "result.json").read_text())
+    other = run(tmp_path / "a", Field(parts=tiles(plan(), seed=5)))
+    assert other.input_digest != first["input_digest"]
+    other = run(tmp_path / "b", clusters=3)
+    assert other.input_digest == first["input_digest"] and other.finals.digest != first["digest"]
+
+
+def test_the_zip_does_not_know_what_time_it_is(result):
+    with zipfile.ZipFile(result / "labels.npz") as archive:
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        assert names == sorted(names)
+
+
+@pytest.mark.parametrize(("has", "lacks"), [("haadf", "lines"), ("lines", "haadf")])
+def test_one_modality_alone(tmp_path, has, lacks):
+    of = plan(eds=has == "lines", haadf="<u2" if has == "haadf" else None)
+    asked = {} if has == "lines" else {"elements": None}
+    result = run(tmp_path / "out", Field(of), **asked)
+    assert {modality for _, modality in result.finals.maps} == {has}
+    text = (tmp_path / "out" / "result.json").read_text()
+    found = json.loads(text)
+    assert set(found["coverage"]) == {"haadf" if has == "haadf" else "eds"}
+    assert not any(lacks in key for key in found["regions"])
+
+
+def test_missing_rows_are_listed_and_their_chips_have_no_data(tmp_path):
+    parts = [p for p in tiles(plan()) if p.y != 8]
+    result = run(tmp_path / "out", Field(parts=parts))
+    labels = np.load(tmp_path / "out" / "labels.npz")["ward.haadf+lines"]
+    assert (labels[2:4] == -1).all() and (labels[:2] >= 0).all() and (labels[4:] >= 0).all()
+    assert result.coverage.haadf == pytest.approx(2 / 3)
+    assert len(result.missing) == 4 and "missing" in result.warnings[0]
+
+
+def test_a_partly_swept_frame_does_not_skew_anything(tmp_path):
+    parts = [p for p in tiles(plan()) if p.frame == 0 or p.y == 0]
+    run(tmp_path / "out", Field(parts=parts))
+    assert np.array_equal(np.load(tmp_path / "out" / "labels.npz")["ward.lines"], TRUTH)
+
+
+def test_elements_are_found_where_nobody_names_them(tmp_path):
+    result = run(tmp_path / "out", elements=None)
+    assert set(result.finals.parameters.elements) == {"Fe", "Ti"}
+    assert any("automatically" in w for w in result.warnings)
+
+
+def test_strays_are_kept_apart(tmp_path):
+    result = run(tmp_path / "out", elements=("Fe",), strays=("Ti",))
+    iron, titanium = result.finals.regions["fewshot", "haadf+lines"]
+    assert iron.atomic_percent == {"Fe": pytest.approx(100.0)} and iron.extraneous_percent < 1
+    assert titanium.extraneous_percent > 95
+
+
+@pytest.mark.parametrize("existing", ["foreign", "file"])
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path, existing):
+    out = tmp_path / "out"
+    if existing == "file":
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        (out / "thesis.tex").write_text("mine")
+    with pytest.raises(UsageError, match="--out"):
+        run(out)
+    assert (out if existing == "file" else out / "thesis.tex").read_text() == "mine"
+
+
+def test_an_earlier_result_is_replaced_whole(result, tmp_path):
+    run(tmp_path / "out", clusters=3)
+    first = json.loads((tmp_path / "out" / "result.json").read_text())["digest"]
+    run(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["digest"] != first
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_refused_or_broken_scan_leaves_nothing(tmp_path):
+    with pytest.raises(RefusedError, match="larger than the field"):
+        run(tmp_path / "out", chip_px=99)
+
+    class Broken(Field):
+        def tiles(self, rows_per_tile=None):
+            yield self._parts[0]
+            raise LivestemError("the file ends in the middle")
+
+    with pytest.raises(LivestemError, match="in the middle"):
+        run(tmp_path / "out", Broken())
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_aborted_scan_is_finished_with_what_is_there(tmp_path):
+    of = plan(frames=None)
+    parts = [p for p in tiles(plan()) if p.frame == 0]
+    result = run(tmp_path / "out", Field(of, parts))
+    assert result.status == "complete" and result.coverage.eds == 1.0
+
+
+def test_a_blank_field_gives_one_region_and_no_error(tmp_path):
+    parts = []
+    for part in tiles(plan()):
+        if hasattr(part, "values"):
+            parts.append(type(part)(frame=part.frame, y=part.y, x=0, values=np.full_like(part.values, 7)))
+        else:
+            empty = {"counts": np.zeros_like(part.counts), "channels": np.zeros(0, np.uint16)}
+            parts.append(type(part)(frame=part.frame, y=part.y, x=0, **empty))
+    result = run(tmp_path / "out", Field(parts=parts), support=None, clusters=None)
+    assert (np.load(tmp_path / "out" / "labels.npz")["ward.haadf+lines"] == 0).all()
+    (region,) = result.finals.regions["ward", "haadf+lines"]
+    assert region.atomic_percent == {"Fe": None, "Ti": None} and region.notes

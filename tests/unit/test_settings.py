@@ -1,0 +1,123 @@
+"""Configuration and support files: strict, with one line for what is wrong; every example is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from livestem.domain.errors import UsageError
+from livestem.domain.geometry import Grid
+from livestem.domain.parameters import Processing
+from livestem.runtime.recipe import checked
+from livestem.runtime.settings import Settings, load_settings, load_support
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_every_example_loads(path):
+    assert isinstance(load_settings(path), Settings)
+
+
+def test_no_file_is_needed():
+    assert load_settings(None) == Settings()
+
+
+def test_the_store_is_configured_or_in_the_environment_or_here(monkeypatch):
+    monkeypatch.delenv("LIVESTEM_STORE", raising=False)
+    assert Settings().store_path == Path("livestem-store")
+    monkeypatch.setenv("LIVESTEM_STORE", "/data")
+    assert Settings().store_path == Path("/data")
+    assert Settings(store="mine").store_path == Path("mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("chip_px = 3", "chip_px"),
+        ("[processing]\nchip = 3", "chip"),
+        ("[processing]\nelements = ['Xx']", "Xx"),
+        ("[processing]\nchip_px = -1", "chip_px"),
+        ("[processing]\npreset = 'best'", "preset"),
+        ("publish_interval_s = 0.0", "publish_interval_s"),
+        ("[http]\nhost = '0.0.0.0'", "exposed"),
+        ("[http]\nport = 99999", "port"),
+        ("acquisition = []", "acquisition"),
+        ("[[acquisition]]\nendpoint = 'localhost'", "tcp://"),
+        ("[limits]\npixel = 3", "pixel"),
+        ("= 3", "line 1"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, text, words):
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_settings(path)
+    assert words in str(caught.value) and "c.toml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(UsageError, match=r"none\.toml"):
+        load_settings(tmp_path / "none.toml")
+
+
+GOOD = (
+    '[[class]]\nname = "STO"\nchips = [[0, 1], [2, 2]]\n[[class]]\nname = "LFO"\ntitle = "LaFeO3"\nchips = [[1, 1]]\n'
+)
+
+
+def test_a_support_file(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text(GOOD)
+    support = load_support(path)
+    assert support.names == ("STO", "LFO")
+    grid = Grid(rows=3, cols=3, chip_nm=1.0, chip_px=4, pixel_nm=0.25)
+    assert support.indices(grid) == ((1, 8), (4,))
+    with pytest.raises(UsageError, match=r"\[2, 2\] of class STO lies outside the grid of 2 x 3"):
+        support.indices(Grid(rows=2, cols=3, chip_nm=1.0, chip_px=4, pixel_nm=0.25))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("chips = [[1, 1]]", "chip = [[1, 1]]"), "chip"),
+        (("chips = [[1, 1]]", "chips = []"), "no chips"),
+        (("chips = [[1, 1]]", "chips = [[1, -1]]"), "negative"),
+        (('name = "LFO"', 'name = "STO"'), "repeat"),
+        (('name = "LFO"', 'name = "L/F"'), "L/F"),
+        (("[[class]]\nname = \"LFO\"", "[[klass]]\nname = \"LFO\""), "klass"),
+        (('[[class]]\nname = "LFO"\ntitle = "LaFeO3"\nchips = [[1, 1]]\n', ""), "two classes"),
+    ],
+)  # fmt: skip
+def test_a_support_file_with_a_mistake(tmp_path, change, words):
+    path = tmp_path / "s.toml"
+    path.write_text(GOOD.replace(*change))
+    with pytest.raises(UsageError) as caught:
+        load_support(path)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_one_chip_cannot_stand_for_two_classes(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text(GOOD.replace("[[1, 1]]", "[[0, 1]]"))
+    with pytest.raises(UsageError, match="of STO and of LFO"):
+        load_support(path).indices(Grid(rows=3, cols=3, chip_nm=1.0, chip_px=4, pixel_nm=0.25))
+
+
+def test_who_wins():
+    service = Processing(preset="graphem", chip_px=4, elements=("Fe",))
+    sender = Processing(chip_nm=2.0, clusters=3)
+    merged = sender.over(service)
+    assert merged == Processing(preset="graphem", chip_nm=2.0, clusters=3, elements=("Fe",))
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [({"elements": ("Fe", "Oo")}, "Oo"), ({"preset": "mine"}, "preset"), ({"chip_px": 0}, "chip_px"),
+     ({"clusters": -1}, "clusters"), ({"chip_nm": float("nan")}, "chip_nm")],
+)  # fmt: skip
+def test_options_are_checked_with_a_word_to_the_user(option, words):
+    with pytest.raises(UsageError) as caught:
+        checked(**option)
+    assert words in str(caught.value) and "\n" not in str(caught.value)

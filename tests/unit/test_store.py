@@ -1,0 +1,74 @@
+"""The store: one writer, names that stay inside, results that are kept."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from livestem.domain.errors import StoreError
+from livestem.domain.support import SupportClass, SupportSet
+from livestem.runtime.store import FORMAT, Store
+
+
+def test_scans_and_results_survive_the_writer(tmp_path):
+    support = SupportSet(classes=(SupportClass(name="a", chips=((0, 0),)), SupportClass(name="b", chips=((0, 1),))))
+    with Store(tmp_path / "s") as store:
+        first = store.starts
+        folder = store.begin("one", "scan", b"plan", b"parameters")
+        assert folder == tmp_path / "s" / "one" / "scan" and folder.is_dir()
+        for seq in (1, 2, 3):
+            store.keep_result("one", 5, seq, [b"topic", b"head", bytes([seq])])
+        store.keep_support(support)
+        store.keep_support(support)
+        store.finish("one", "scan", "complete", "digest")
+    with Store(tmp_path / "s") as store:
+        assert store.starts == first + 1, "revisions rise across restarts"
+        known = store.known("one", "scan")
+        assert known is not None and (known.plan, known.status) == (b"plan", "complete")
+        assert store.known("one", "other") is None
+        assert dict(store.results("one", 5, 2, 9)) == {2: [b"topic", b"head", b"\x02"], 3: [b"topic", b"head", b"\x03"]}
+        assert not list(store.results("one", 6, 1, 9)), "another epoch has its own numbers"
+
+
+def test_one_writer_at_a_time_also_between_processes(tmp_path):
+    with Store(tmp_path), pytest.raises(StoreError, match="in use by another livestem"):
+        Store(tmp_path)
+    code = "import sys, pathlib; from livestem.runtime.store import Store; Store(pathlib.Path(sys.argv[1]))"
+    with Store(tmp_path):
+        other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert "in use" in other.stderr and other.returncode != 0
+    Store(tmp_path).close()
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "a/b", "a\\b", "/etc", "CON", "nul", "x" * 65, "ü", "a b", "a\n"])
+def test_no_name_leaves_the_store(tmp_path, name):
+    with Store(tmp_path) as store:
+        for session, scan in ((name, "scan"), ("session", name)):
+            with pytest.raises(ValueError, match="name"):
+                store.folder(session, scan)
+
+
+def test_an_unfinished_scan_begins_again(tmp_path):
+    with Store(tmp_path) as store:
+        (store.begin("one", "scan", b"p", b"q") / "journal.sqlite").write_text("half")
+        assert not list(store.begin("one", "scan", b"p", b"q").iterdir())
+
+
+def test_a_newer_store_is_refused_in_one_line(tmp_path):
+    Store(tmp_path).close()
+    with sqlite3.connect(tmp_path / "catalog.sqlite") as db:
+        db.execute(f"PRAGMA user_version={FORMAT + 1}")
+    db.close()
+    with pytest.raises(StoreError, match="newer livestem"):
+        Store(tmp_path)
+    with pytest.raises(StoreError, match="newer livestem"):  # and the lock was given back
+        Store(tmp_path)
+
+
+def test_a_store_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="--store"):
+        Store(tmp_path / "file" / "store")
