@@ -28,6 +28,7 @@ install-vgg16: $(VENV)/.vgg16  ## the same, with torch and torchvision
 install-all: $(VENV)/.all  ## the same, with what the tests need
 
 demo: install $(if $(filter-out default,$(PRESET)),install-vgg16)  ## the main job to its end [PRESET=as_published] [DEMO_ARGS=...]
+	$(if $(filter-out default,$(PRESET)),$(BIN)/livestem weights fetch)
 	$(BIN)/livestem demo $(if $(filter-out default,$(PRESET)),--preset $(PRESET)) $(DEMO_ARGS)
 
 test: install-all  ## every test [TEST_ARGS=...]

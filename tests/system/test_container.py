@@ -201,7 +201,7 @@ def test_the_entry_point_is_the_service(image: Image, tmp_path: Path):
     program, *arguments = json.loads(entry)
     done = call(image.bin / program, *arguments, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "--session" in done.stdout and "--store" in done.stdout
+    assert "--preset" in done.stdout and "--store" in done.stdout
 
 
 def test_the_packages_come_from_the_wheel(image: Image, tmp_path: Path):

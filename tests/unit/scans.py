@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from livestem.client.tilecheck import Totals, as_messages
-from livestem.domain.scan import Beam, Eds, EnergyAxis, Haadf, ScanPlan
 from livestem.domain.geometry import Sampling
+from livestem.domain.scan import Beam, Eds, EnergyAxis, Haadf, ScanPlan
 from livestem.domain.support import SupportSet
 from livestem.domain.tiles import EdsDense, EdsEvents, HaadfTile, Tile
 from livestem.protocol.publisher import Publisher

@@ -41,6 +41,10 @@ def fetch() -> None:
 
     from livestem.runtime import weights
 
+    here = weights.find()
+    if here is not None:
+        typer.echo(here)
+        return
     console = Console(stderr=True, highlight=False)
     with console.status("fetching VGG16 weights"):
         path = weights.fetch(lambda line: console.print(line, markup=False))

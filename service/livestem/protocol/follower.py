@@ -8,82 +8,50 @@ proving    echo of the nonce (published)  following: `attach` or `snapshot` for 
 following  attached / last snapshot page  the stream's gaps are tracked from there
 following  an unknown session or epoch    observers track it from 1; services greet again
 any        no answer for `retry_s`        ask again (every request is idempotent)
+any        refusal of `hello`             tell, and ask again much later
+any        refusal of `attach`            tell; the session's next heartbeat brings us back
+any        refusal of `snapshot`          the session has just gone; likewise
+any        refusal of `resend`            what was asked for is lost
 ========== ============================== =====================================================
 
 A subscription is proved by the nonce and by nothing else: what a SUB receives before that is no promise of what
 it will receive. Reliable messages that come before their stream is tracked are not delivered; they are in the
 sender's buffer, and the tracker asks for them. Unnumbered ones are delivered as they come.
+
+A session goes from one epoch to the next and never back: what comes late from one that has ended is dropped, and
+what it still owed is reported lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from livestem.domain.errors import WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
+from livestem.protocol.effects import Ask, Deliver, Effect, Lost, Refused, Tracking
 from livestem.protocol.gaps import GapTracker
+from livestem.protocol.track import Track, open_nested
 from livestem.wire import messages as m
 from livestem.wire.codec import Message, decode, unnest
 
+__all__ = ["Ask", "Deliver", "Effect", "Follower", "Lost", "Refused", "Take", "Tracking"]
 
-@dataclass(frozen=True)
-class Ask:
-    """Send this through the DEALER."""
-
-    header: m.Talk
-
-
-@dataclass(frozen=True)
-class Deliver:
-    """A message for the application; `repaired` if it came by resend or snapshot."""
-
-    message: Message
-    repaired: bool = False
-
-
-@dataclass(frozen=True)
-class Tracking:
-    """A stream is followed from here on; whatever is published next will be delivered or reported lost."""
-
-    stream: m.Stream
-
-
-@dataclass(frozen=True)
-class Lost:
-    """The publisher no longer has these; nothing will bring them back."""
-
-    session: str
-    first: int
-    last: int
-
-
-@dataclass(frozen=True)
-class Refused:
-    """The publisher will not serve us; a person must act."""
-
-    reason: str
-
-
-Effect = Ask | Deliver | Tracking | Lost | Refused
 Take = Literal["attach", "snapshot", "new"]
-
-
-@dataclass
-class _Track:
-    """One (session, epoch): its gaps, and what waits for one to be filled (in ordered delivery)."""
-
-    epoch: int
-    gaps: GapTracker
-    held: dict[int, Deliver] = field(default_factory=dict)
-    spoilt: dict[int, int] = field(default_factory=dict)  # seq -> times it came back and could not be read
-    next_seq: int = 1
+_ANSWERS: dict[type[m.Talk], type[m.Talk]] = {
+    m.Hello: m.Welcome,
+    m.Attach: m.Attached,
+    m.Snapshot: m.SnapshotPage,
+}
 
 
 @dataclass
 class _Pending:
+    """A request that is repeated every `patience_s` until it is answered."""
+
     header: m.Talk
+    patience_s: float
     asked_at: float | None = None
 
 
@@ -103,8 +71,8 @@ class Follower:
     """
 
     retry_s = 0.5  # an answer on one machine takes a millisecond; a busy service some hundred
-    tries = 3  # a message that cannot be read even when resent three times was made wrong
     probe_s = 0.05  # a fresh subscription takes some milliseconds to reach the publisher, silently
+    refused_s = 10.0  # a person must act; until then it is enough to look now and then
 
     def __init__(
         self,
@@ -119,10 +87,11 @@ class Follower:
         self._role, self._take, self._ids, self._name = role, take, ids, name
         self._ordered, self._limits = ordered, limits
         self.state: Literal["greeting", "proving", "following"] = "greeting"
-        self._tracks: dict[str, _Track] = {}
+        self._tracks: dict[str, Track] = {}
+        self._ended: dict[str, set[int]] = {}  # epochs that a session has left behind
         self._streams: tuple[m.Stream, ...] = ()
         self._nonce = ""
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[tuple[type[m.Talk], str], _Pending] = {}
         self._greet()
 
     def acknowledged(self, session: str) -> m.Ack | None:
@@ -141,21 +110,13 @@ class Follower:
         """Return what is due: requests without an answer, gaps to ask for."""
         effects: list[Effect] = []
         for pending in self._pending.values():
-            patience = self.probe_s if isinstance(pending.header, m.Probe) else self.retry_s
-            if pending.asked_at is None or now - pending.asked_at >= patience:
+            if pending.asked_at is None or now - pending.asked_at >= pending.patience_s:
                 pending.asked_at = now
                 effects.append(Ask(pending.header))
-        for session, track in self._tracks.items():
+        for track in self._tracks.values():
             wanted = track.gaps.wanted(now)
             if wanted is not None:
-                ask = m.Resend(
-                    request_id=next(self._ids),
-                    session=session,
-                    epoch=track.epoch,
-                    first=wanted[0],
-                    last=wanted[1],
-                )
-                effects.append(Ask(ask))
+                effects.append(Ask(track.ask(next(self._ids), wanted)))
         return effects
 
     def published(self, message: Message, now: float) -> list[Effect]:
@@ -169,43 +130,56 @@ class Follower:
         if track is None or track.epoch != header.epoch:
             return self._stranger(message, now)
         if isinstance(header, m.Reliable):
-            return self._arrived(track, Deliver(message), header.seq, now)
+            return track.arrived(Deliver(message), header.seq, now)
         assert isinstance(header, m.Unnumbered)
         track.gaps.announced(header.last_seq, now)
         return [] if isinstance(header, m.Echo) else [Deliver(message)]
 
     def replied(self, message: Message, now: float) -> list[Effect]:
-        """Take a reply from the DEALER."""
+        """Take a reply from the DEALER.
+
+        Raises
+        ------
+        WireError
+            If a message within it cannot be read.
+        """
         header = message.header
         if isinstance(header, m.Resent | m.Gone):
-            return self._repaired(message, now)
-        pending = self._pending.get(_purpose(header))
-        if pending is None or not isinstance(header, m.Talk) or header.request_id != pending.header.request_id:
-            return [Refused(header.reason)] if isinstance(header, m.Refusal) else []
-        del self._pending[_purpose(header)]
+            return self._repaired(header, message, now)
+        if not isinstance(header, m.Talk):
+            return []
+        if isinstance(header, m.Refusal):
+            return self._refused(header)
+        asked = self._waiting(header.request_id)
+        if asked is None or not isinstance(header, _ANSWERS.get(type(asked), ())):
+            return []  # the answer to a question that was asked twice
+        del self._pending[type(asked), asked.session]
         if isinstance(header, m.Welcome):
             self.state, self._streams, self._nonce = "proving", header.streams, next(self._ids)
-            self._want(m.Probe(request_id=self._nonce, nonce=self._nonce))
+            self._want(m.Probe(request_id=self._nonce, nonce=self._nonce), self.probe_s)
             return self.tick(now)
         if isinstance(header, m.Attached):
-            return [self._track(header.stream, header.stream.first_seq)]
-        if isinstance(header, m.SnapshotPage):
-            return self._page(header, message, now)
-        return []
+            return self._attached(header.stream, now)
+        assert isinstance(asked, m.Snapshot) and isinstance(header, m.SnapshotPage)
+        return self._page(asked, header, message, now)
 
     def _greet(self) -> None:
-        self.state, self._tracks, self._pending = "greeting", {}, {}
+        self.state, self._pending = "greeting", {}
         self._want(m.Hello(request_id=next(self._ids), versions=(m.VERSION,), role=self._role, name=self._name))
 
-    def _want(self, header: m.Talk) -> None:
-        self._pending[_answer(header)] = _Pending(header)
+    def _want(self, header: m.Talk, patience_s: float | None = None) -> None:
+        self._pending[type(header), header.session] = _Pending(header, patience_s or self.retry_s)
+
+    def _waiting(self, request_id: str) -> m.Talk | None:
+        """Return the pending request of this id."""
+        return next((p.header for p in self._pending.values() if p.header.request_id == request_id), None)
 
     def _proved(self, now: float) -> list[Effect]:
         self.state, self._pending = "following", {}
         effects: list[Effect] = []
         for stream in self._streams:
             if self._take == "new":
-                effects.append(self._track(stream, stream.last_seq + 1))
+                effects += self._begin(stream, stream.last_seq + 1, now)
             else:
                 kind = m.Attach if self._take == "attach" else m.Snapshot
                 self._want(kind(request_id=next(self._ids), session=stream.session))
@@ -214,79 +188,78 @@ class Follower:
     def _stranger(self, message: Message, now: float) -> list[Effect]:
         """A session or epoch we do not follow: a new one, or a publisher that started again."""
         header = message.header
+        if header.epoch in self._ended.get(header.session, ()):
+            return []
         if any(p.header.session == header.session for p in self._pending.values()):
             return []  # its attach or snapshot is under way
         if self._take == "attach":
             self._greet()
             return self.tick(now)
         stream = m.Stream(session=header.session, epoch=header.epoch, first_seq=1, last_seq=0)
-        return [self._track(stream, 1), *self.published(message, now)]
+        return [*self._begin(stream, 1, now), *self.published(message, now)]
 
-    def _track(self, stream: m.Stream, first: int) -> Tracking:
-        track = _Track(stream.epoch, GapTracker(first), next_seq=first)
-        self._tracks[stream.session] = track
-        return Tracking(stream)
+    def _begin(self, stream: m.Stream, first: int, now: float) -> list[Effect]:
+        """Follow a stream from `first` on; one that is followed already is not begun anew."""
+        effects: list[Effect] = []
+        track = self._tracks.get(stream.session)
+        if track is not None and track.epoch != stream.epoch:
+            self._ended.setdefault(stream.session, set()).add(track.epoch)
+            effects, track = track.end(), None
+        if track is None:
+            track = Track(stream.session, stream.epoch, GapTracker(first), self._ordered, self._limits)
+            self._tracks[stream.session] = track
+        track.gaps.announced(stream.last_seq, now)
+        return [*effects, Tracking(stream)]
 
-    def _arrived(self, track: _Track, deliver: Deliver, seq: int, now: float) -> list[Effect]:
-        if not track.gaps.received(seq, now):
-            return []
-        if not self._ordered:
-            return [deliver]
-        track.held[seq] = deliver
-        return self._release(track)
+    def _attached(self, stream: m.Stream, now: float) -> list[Effect]:
+        known = self._tracks.get(stream.session)
+        late = stream.first_seq > 1 and (known is None or known.epoch != stream.epoch)
+        effects = self._begin(stream, stream.first_seq, now)
+        return [*effects, Lost(stream.session, 1, stream.first_seq - 1)] if late else effects
 
-    def _release(self, track: _Track) -> list[Effect]:
-        """Return, in order, what no gap holds back any more."""
-        ready: list[Effect] = []
-        while track.next_seq <= track.gaps.contiguous:
-            held = track.held.pop(track.next_seq, None)
-            if held is not None:
-                ready.append(held)
-            track.next_seq += 1
-        return ready
-
-    def _repaired(self, message: Message, now: float) -> list[Effect]:
-        header = message.header
+    def _repaired(self, header: m.Resent | m.Gone, message: Message, now: float) -> list[Effect]:
         track = self._tracks.get(header.session)
         if track is None or track.epoch != header.epoch:
             return []
         if isinstance(header, m.Gone):
-            return self._give_up(track, header.session, header.first, header.last)
-        assert isinstance(header, m.Resent)
-        if not header.more:
-            track.gaps.answered()
-        try:
-            nested = decode(unnest(message.arrays[0]), self._limits)
-            if not isinstance(nested.header, m.Reliable) or nested.header.seq != header.seq:
-                raise WireError("payload", "a resent message is not the one it is said to be")
-        except WireError:
-            track.spoilt[header.seq] = track.spoilt.get(header.seq, 0) + 1
-            if track.spoilt[header.seq] < self.tries:
-                raise
-            return self._give_up(track, header.session, header.seq, header.seq)
-        return self._arrived(track, Deliver(nested, repaired=True), header.seq, now)
+            return track.gone(header, now)
+        return track.resent(header, message, now)
 
-    def _give_up(self, track: _Track, session: str, first: int, last: int) -> list[Effect]:
-        track.gaps.gone(first, last)
-        return [Lost(session, first, last), *self._release(track)]
+    def _refused(self, refusal: m.Refusal) -> list[Effect]:
+        asked = self._waiting(refusal.request_id)
+        if asked is not None:
+            if isinstance(asked, m.Hello):
+                self._pending[m.Hello, ""].patience_s = self.refused_s
+            else:
+                del self._pending[type(asked), asked.session]
+            return [] if isinstance(asked, m.Snapshot) else [Refused(refusal.reason)]
+        for track in self._tracks.values():
+            resend = track.asked
+            if resend is not None and resend.request_id == refusal.request_id:
+                assert resend.first is not None and resend.last is not None
+                return track.give_up(resend.first, resend.last)
+        return []
 
-    def _page(self, header: m.SnapshotPage, message: Message, now: float) -> list[Effect]:
-        effects: list[Effect] = []
-        if message.arrays:
-            effects.append(Deliver(decode(unnest(message.arrays[0]), self._limits), repaired=True))
+    def _page(self, asked: m.Snapshot, header: m.SnapshotPage, message: Message, now: float) -> list[Effect]:
+        """Deliver one page and ask for the next; begin again if the publisher has, in between."""
+        if asked.cursor is not None and header.epoch != asked.epoch:
+            self._want(m.Snapshot(request_id=next(self._ids), session=asked.session))
+            return self.tick(now)
         if header.cursor is not None:
-            self._want(m.Snapshot(request_id=next(self._ids), session=header.session, cursor=header.cursor))
-            return effects + self.tick(now)
-        stream = m.Stream(session=header.session, epoch=header.epoch, first_seq=1, last_seq=header.watermark)
-        return [*effects, self._track(stream, header.watermark + 1)]
+            ask = m.Snapshot(
+                request_id=next(self._ids), session=asked.session, epoch=header.epoch, cursor=header.cursor
+            )
+            self._want(ask)
+            return [self._paged(asked.session, header.cursor, message), *self.tick(now)]
+        stream = m.Stream(session=asked.session, epoch=header.epoch, first_seq=1, last_seq=header.watermark)
+        effects = self._begin(stream, header.watermark + 1, now)
+        if message.arrays:  # the newest live state
+            effects.append(Deliver(decode(unnest(message.arrays[0]), self._limits), repaired=True))
+        return effects
 
-
-def _answer(header: m.Talk) -> str:
-    """Return the purpose under which a request waits for its answer."""
-    session = header.session if isinstance(header, m.Attach | m.Snapshot) else ""
-    return f"{m.tag_of(header)} {session}"
-
-
-def _purpose(header: m.Header) -> str:
-    request = {m.Welcome: "hello ", m.Attached: "attach ", m.SnapshotPage: "snapshot "}.get(type(header), "")
-    return request if isinstance(header, m.Welcome) else f"{request}{header.session}"
+    def _paged(self, session: str, seq: int, message: Message) -> Effect:
+        """A page that holds no readable message must not end the snapshot: the message is lost, the rest is not."""
+        try:
+            return Deliver(open_nested(message, seq, self._limits), repaired=True)
+        except (WireError, IndexError):
+            return Lost(session, seq, seq)

@@ -10,7 +10,7 @@ hello     welcome with the stream's state; refusal if no common version
 probe     its nonce, published
 attach    attached; from now on its acks count
 ack       none
-resend    resent, message by message; gone for each range let go
+resend    resent, message by message; gone for each range let go; a burst, the rest when asked again
 snapshot  the kept messages and the newest live one, page by page
 ========  ===============================================================
 """
@@ -24,10 +24,16 @@ from typing import Any, Literal
 import msgspec
 from numpy.typing import NDArray
 
+from livestem.domain.errors import WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.protocol.resend import Frames, ResendBuffer
 from livestem.wire import messages as m
 from livestem.wire.codec import encode, nest
+
+# One request is answered with at most so many messages: more would overrun the asker's queue (ZeroMQ's default is
+# 1000), be dropped there without a word, and be sent all over again.
+_BURST = 500
+_NEST_BYTES = 4096  # what `resent` puts around a message: its own header and check, and 5 bytes a frame
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Publisher:
     now_ns : callable
         Wall clock for `sent_ns`.
     older : callable, optional
-        ``older(first, last)`` yields (seq, frames) from a store for what the buffer has let go.
+        ``older(first, last)`` yields (seq, frames) from a store, for what the buffer has let go.
     keep : callable, optional
         ``keep(seq, frames)`` stores a reliable message; called before it is sent.
     """
@@ -72,18 +78,27 @@ class Publisher:
         self.epoch = epoch
         self._stream = stream
         self._now_ns = now_ns
+        self._limits = limits
         self._older, self._keep = older, keep
         self.buffer = ResendBuffer(limits.resend_bytes)
         self.newest_live: Frames | None = None
         self.services: dict[bytes, int] = {}  # attached peer -> acknowledged seq
 
     def publish(self, header: m.Header, arrays: Sequence[NDArray[Any]] = (), *, codec: str = "raw") -> Frames:
-        """Number a header (or state `last_seq` in it), encode it, keep it if it is reliable."""
+        """Number a header (or state `last_seq` in it), encode it, keep it if it is reliable.
+
+        Raises
+        ------
+        WireError
+            If no receiver would take it: too large (also when resent), or a number in it is not finite. It then
+            has no number, and nothing is kept.
+        """
         number = (
             {"seq": self.buffer.last_seq + 1} if isinstance(header, m.Reliable) else {"last_seq": self.buffer.last_seq}
         )
         header = msgspec.structs.replace(header, **self._origin(), **number)
         frames = encode(header, arrays, stream=self._stream, codec=codec)
+        self._check_size(header, frames, arrays)
         if isinstance(header, m.Reliable):
             if self._keep is not None:
                 self._keep(header.seq, frames)
@@ -125,10 +140,14 @@ class Publisher:
             self.buffer.acknowledge(min(self.services.values()))
 
     def _on_ack(self, peer: bytes, ack: m.Ack) -> None:
-        """With several services, a message is safe once the slowest has it."""
-        if ack.epoch != self.epoch or peer not in self.services:
+        """With several services, a message is safe once the slowest has it.
+
+        Who acknowledges is attached, even if we do not know it: a connection that was broken comes back under
+        another address, and a service that was silent for long has been forgotten.
+        """
+        if ack.epoch != self.epoch:
             return
-        self.services[peer] = max(self.services[peer], ack.seq)
+        self.services[peer] = max(self.services.get(peer, 0), ack.seq)
         self.buffer.acknowledge(min(self.services.values()))
 
     def _resend(self, peer: bytes, request: m.Resend) -> Iterator[Out]:
@@ -136,25 +155,35 @@ class Publisher:
         if request.first is None or request.last is None:
             yield self._reply(peer, m.Refusal(request_id=rid, reason="resend by rectangle is not offered here"))
             return
-        last = min(request.last, self.buffer.last_seq)
-        if request.epoch != self.epoch or last < request.first:
-            yield self._reply(peer, m.Gone(request_id=rid, first=request.first, last=request.last))
+        first, last = max(request.first, 1), min(request.last, self.buffer.last_seq)
+        if request.epoch != self.epoch or last < first:
+            yield self._gone(peer, request, request.first, request.last)
             return
-        for seq, frames in self._kept(request.first, last):
-            more = seq < last
+        hole = first  # everything from here to the message at hand has been let go
+        count, size = 0, 0
+        for seq, frames in self._kept(first, last):
             if frames is None:
-                yield self._reply(peer, m.Gone(request_id=rid, first=seq, last=seq, more=more))
-            else:
-                yield self._reply(peer, m.Resent(request_id=rid, seq=seq, more=more), (nest(frames),))
+                continue
+            if hole < seq:
+                yield self._gone(peer, request, hole, seq - 1, more=True)
+            hole, count, size = seq + 1, count + 1, size + sum(map(len, frames))
+            more = seq < last and count < _BURST and size < self._limits.snapshot_page_bytes
+            yield self._reply(peer, m.Resent(request_id=rid, seq=seq, more=more), (nest(frames),))
+            if not more:
+                return
+        yield self._gone(peer, request, hole, last)
+
+    def _gone(self, peer: bytes, request: m.Resend, first: int, last: int, *, more: bool = False) -> Out:
+        """Answer under the epoch that was asked for: its numbers mean nothing in another."""
+        gone = m.Gone(request_id=request.request_id, first=first, last=last, more=more)
+        return self._reply(peer, gone, epoch=request.epoch)
 
     def _kept(self, first: int, last: int) -> Iterator[tuple[int, Frames | None]]:
-        """Yield what is asked for, from the store first where the buffer has let it go."""
-        held = self.buffer.first_seq
-        if first < held and self._older is not None:
-            stored = dict(self._older(first, min(last, held - 1)))
-            yield from ((seq, stored.get(seq)) for seq in range(first, min(last, held - 1) + 1))
-            first = held
-        yield from self.buffer.range(first, last)
+        """Yield what is asked for, from the store where the buffer has let it go (perhaps just now)."""
+        for seq, frames in self.buffer.range(first, last):
+            if frames is None and self._older is not None:
+                frames = next((stored for _, stored in self._older(seq, seq)), None)
+            yield seq, frames
 
     def _snapshot(self, peer: bytes, request: m.Snapshot) -> Iterator[Out]:
         """One page is one message, asked for by the seq it follows; the newest live one closes the last page."""
@@ -168,8 +197,18 @@ class Publisher:
         live = () if self.newest_live is None else (nest(self.newest_live),)
         yield self._reply(peer, m.SnapshotPage(request_id=request.request_id, watermark=watermark), live)
 
-    def _reply(self, peer: bytes, header: m.Talk, arrays: Sequence[NDArray[Any]] = ()) -> Out:
-        return Out(encode(msgspec.structs.replace(header, **self._origin()), arrays), peer)
+    def _check_size(self, header: m.Header, frames: Frames, arrays: Sequence[NDArray[Any]]) -> None:
+        limits = self._limits
+        size = max(sum(map(len, frames)), sum(a.nbytes for a in arrays)) + _NEST_BYTES
+        if len(frames[1]) > limits.header_bytes or size > limits.message_bytes:
+            what = f"a {m.tag_of(header)} of {size} bytes, {len(frames[1])} of them header"
+            raise WireError("limit", f"{what}, is more than a message may have; hand it over in smaller parts")
+
+    def _reply(
+        self, peer: bytes, header: m.Talk, arrays: Sequence[NDArray[Any]] = (), *, epoch: int | None = None
+    ) -> Out:
+        origin = self._origin() if epoch is None else {**self._origin(), "epoch": epoch}
+        return Out(encode(msgspec.structs.replace(header, **origin), arrays), peer)
 
     def _origin(self) -> dict[str, Any]:
         return {"session": self.session, "epoch": self.epoch, "sent_ns": self._now_ns()}

@@ -28,7 +28,10 @@ class Occupancy:
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.shape = shape
-        self.seen: dict[int, NDArray[np.bool_]] = {}
+        self.pixels = 0  # of all frames
+        self._seen: dict[int, NDArray[np.bool_]] = {}
+        self._left: dict[int, int] = {}  # frame -> pixels that have not come
+        self._whole = np.ones(shape, dtype=bool)  # stands for every complete frame
         self._content: dict[tuple[int, int, int, int, int], int] = {}
 
     def claim(self, frame: int, y: int, x: int, h: int, w: int, content: int) -> bool:
@@ -47,18 +50,25 @@ class Occupancy:
             if known != content:
                 raise WireError("conflict", f"frame {frame}, y {y}, x {x}: other content than before")
             return False
-        seen = self.seen.setdefault(frame, np.zeros(self.shape, dtype=bool))
+        seen = self._seen.get(frame)
+        if seen is None:
+            seen = self._seen[frame] = np.zeros(self.shape, dtype=bool)
+            self._left[frame] = seen.size
         if seen[y : y + h, x : x + w].any():
             raise WireError("overlap", f"frame {frame}, {h} x {w} at y {y}, x {x} is partly here already")
         seen[y : y + h, x : x + w] = True
         self._content[key] = content
+        self.pixels += h * w
+        self._left[frame] -= h * w
+        if not self._left[frame]:
+            self._seen[frame] = self._whole
         return True
 
     def missing(self, modality: str, frames: int) -> tuple[m.MissingTile, ...]:
         """Return the bands of rows that never came whole, frame by frame."""
         bands = []
         for frame in range(frames):
-            seen = self.seen.get(frame)
+            seen = self._seen.get(frame)
             absent = np.ones(self.shape[0], dtype=bool) if seen is None else ~seen.all(axis=1)
             edges = np.flatnonzero(np.diff(np.concatenate(([False], absent, [False])).astype(np.int8)))
             for top, bottom in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
@@ -68,7 +78,7 @@ class Occupancy:
     def coverage(self, frames: int) -> float:
         """Return the share of expected pixels that came, 0..1."""
         expected = frames * self.shape[0] * self.shape[1]
-        return sum(int(s.sum()) for s in self.seen.values()) / expected if expected else 0.0
+        return self.pixels / expected if expected else 0.0
 
 
 class HaadfSum:
@@ -246,7 +256,7 @@ def memory_bytes(plan: ScanPlan, grid: Grid) -> int:
     total = 0
     for modality in plan.modalities:
         rows, cols = plan.sampling(modality).shape
-        total += rows * cols * (32 + plan.frames_of(modality, 1))  # sums, maps, one occupancy byte a frame
+        total += rows * cols * 40  # sums, exposure, maps, occupancy of the frames under way
     if plan.haadf is not None and np.dtype(plan.haadf.dtype).kind == "f":
         rows, cols = plan.haadf.sampling.shape
         total += rows * cols * np.dtype(plan.haadf.dtype).itemsize * plan.frames_of("haadf", 1)

@@ -66,10 +66,14 @@ class Collected:
     eds_exposure: NDArray[np.uint32] | None = None
 
     @classmethod
-    def of(cls, accumulator: Accumulator, *, final: bool) -> Collected:
-        """Copy from an accumulator; finals take float HAADF in frame order."""
+    def of(cls, accumulator: Accumulator, *, final: bool, exposure_only: bool = False) -> Collected:
+        """Copy from an accumulator; finals take float HAADF in frame order, mere progress needs no data."""
         values: dict[str, Any] = {}
         haadf, eds = accumulator.haadf, accumulator.eds
+        if exposure_only:
+            for name, part in (("haadf_exposure", haadf), ("eds_exposure", eds)):
+                values[name] = None if part is None else part.exposure.copy()
+            return cls(accumulator.plan, accumulator.grid, **values)
         if haadf is not None:
             mean = haadf.total() / np.maximum(haadf.exposure, 1) if final else haadf.mean()
             values |= {"haadf": mean, "haadf_exposure": haadf.exposure.copy()}
@@ -111,18 +115,16 @@ def haadf_feature(data: Collected, parameters: Parameters, encoder: Encoder | No
     assert data.haadf is not None and data.grid.haadf_px is not None
     valid = data.valid("haadf")
     side = data.grid.haadf_px
+    if not valid.any():
+        return Feature(np.zeros((data.grid.chips, 1)), valid)
     if encoder is None:
         margin = margin_px(side)
         seen = np.where(data.haadf_exposure == 0, np.nan, data.haadf)
         rows = lattice_descriptors(windows(seen, data.grid, side, margin), margin).astype(np.float64)
         return Feature(standardise(rows, valid), valid)
-    grey = grey_range(data)
-    rows = np.zeros((data.grid.chips, 0))
-    if valid.any():
-        chips = cut(to_grey(data.haadf, grey), data.grid, side)[valid]
-        found = encoder.encode(chips).astype(np.float64)
-        rows = np.zeros((data.grid.chips, found.shape[1]))
-        rows[valid] = found
+    found = encoder.encode(cut(to_grey(data.haadf, grey_range(data)), data.grid, side)[valid])
+    rows = np.zeros((data.grid.chips, found.shape[1]))
+    rows[valid] = found
     return Feature(rows, valid)
 
 
@@ -142,6 +144,8 @@ def eds_features(
     assert data.spectra is not None and data.plan.eds is not None
     valid = data.valid("eds")
     features: dict[str, Feature] = {}
+    if not valid.any():
+        return features
     if "eds" in names:
         axis = data.plan.eds.energy
         above = axis.offset_kev + axis.scale_kev * np.arange(axis.channels) >= SOFTEST_KEV

@@ -69,9 +69,10 @@ class LiveScorer:
             accumulator.dirty[:] = False
             watermark, covered, frames = scan.watermark, accumulator.coverage(), accumulator.frames_seen
             counts = None if accumulator.eds is None else accumulator.eds.counts
-            data = Collected.of(accumulator, final=False)
+            scoring = scan.parameters.support is not None
+            data = Collected.of(accumulator, final=False, exposure_only=not scoring)
         self._revision += 1
-        scored = self._score(scan, data, dirty, frames) if scan.parameters.support is not None else None
+        scored = self._score(scan, data, dirty, frames) if scoring else None
         modality, label_map = scored or (None, None)
         header = m.Live(
             scan_id=scan.scan_id,
@@ -138,7 +139,7 @@ class LiveScorer:
 def _quantifier(kept: _Kept, data: Collected) -> Quantifier | None:
     """Build the operator on the counts so far; elements once found automatically stay for the scan."""
     assert data.total is not None
-    quantifier = build_quantifier(data.plan, kept.parameters, data.total)
+    quantifier = build_quantifier(data.plan, kept.parameters, data.total, final=False)
     if quantifier is not None and kept.parameters.elements_origin == "automatic":
         kept.parameters = msgspec.structs.replace(quantifier.parameters, elements_origin="metadata")
     return quantifier

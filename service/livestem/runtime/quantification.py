@@ -109,13 +109,16 @@ def quantifier_parts(plan: ScanPlan, parameters: Parameters) -> tuple[tuple[Line
     return families, table
 
 
-def build_quantifier(plan: ScanPlan, parameters: Parameters, total: NDArray[Any]) -> Quantifier | None:
+def build_quantifier(
+    plan: ScanPlan, parameters: Parameters, total: NDArray[Any], *, final: bool = True
+) -> Quantifier | None:
     """Build the quantifier of a scan from its summed spectrum; None if no element can be told.
 
     Parameters
     ----------
     plan, parameters : of the scan
     total : (C,) counts of the whole field
+    final : whether to align the energy axis on the lines, which takes too long for live work
 
     Notes
     -----
@@ -141,7 +144,7 @@ def build_quantifier(plan: ScanPlan, parameters: Parameters, total: NDArray[Any]
     if not parameters.elements:
         return None
     families, k_factors = quantifier_parts(plan, parameters)
-    if total.sum() >= _ENOUGH_COUNTS:
+    if final and total.sum() >= _ENOUGH_COUNTS:
         axis, resolution = align(families, axis, total, resolution, beam)
         warnings += _shift_warning(plan.eds.energy, axis)
     operator = build_operator(families, axis, total.astype(np.float64), resolution, beam)

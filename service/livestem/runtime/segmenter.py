@@ -179,8 +179,12 @@ class Segmenter:
     def _run_live(self) -> None:
         while not self._stop.wait(self.settings.publish_interval_s):
             for scan in list(self._ingest.scans.values()):
-                with self.metrics.stage.labels(stage="live").time():
-                    state = self._live.look(scan)
+                try:
+                    with self.metrics.stage.labels(stage="live").time():
+                        state = self._live.look(scan)
+                except LivestemError as e:  # the next look may do better, and the finals tell for good
+                    log.warning("scan %s: no live map: %s", scan.scan_id, e)
+                    continue
                 if state is None:
                     continue
                 arrays: tuple[NDArray[Any], ...] = ()

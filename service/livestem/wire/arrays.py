@@ -54,8 +54,10 @@ def _eds(header: m.Header, arrays: Arrays) -> None:
     counts, channels = _exactly(2, arrays)
     if counts.shape != (header.h, header.w) or counts.dtype.kind != "u" or channels.dtype.kind != "u":
         raise WireError("payload", f"EDS events are unsigned counts (h, w) and channels, got {counts.shape}")
-    if channels.ndim != 1 or int(counts.sum(dtype=np.uint64)) != channels.size:
-        raise WireError("payload", f"{channels.size} channels for {int(counts.sum(dtype=np.uint64))} counts")
+    # no pixel can hold more than all photons: asked first, because the sum of 64-bit counts could wrap round
+    most = int(counts.max(initial=0))
+    if channels.ndim != 1 or most > channels.size or int(counts.sum(dtype=np.uint64)) != channels.size:
+        raise WireError("payload", f"{channels.size} channels do not match the counts per pixel")
 
 
 def _labels(header: m.Header, arrays: Arrays) -> None:

@@ -32,6 +32,8 @@ _ZSTD_LEVEL = 1
 _ACQUISITION = frozenset(m.tag_of(t) for t in m.ACQUISITION)
 _RESULTS = frozenset(m.tag_of(t) for t in m.RESULTS)
 _HOT = (m.HaadfRows, m.EdsRows)  # headers without floats, so without anything that might not be finite
+# What msgspec raises on bytes that are no message: also text that is no UTF-8, and nesting without end.
+_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(m.AnyHeader, strict=True)
@@ -76,7 +78,14 @@ def encode(
     -------
     list of bytes
         The frames, `check` last.
+
+    Raises
+    ------
+    WireError
+        ``value`` if a number in the header is not finite, ``payload`` if an array's dtype cannot travel: better
+        told here than refused by every receiver.
     """
+    _check_finite(header)
     payloads, buffers = [], []
     for array in arrays:
         array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
@@ -85,7 +94,11 @@ def encode(
             data = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(data)
         payloads.append({"dtype": array.dtype.str, "shape": array.shape, "codec": codec})
         buffers.append(data)
-    full = msgspec.structs.replace(header, payload=msgspec.convert(payloads, tuple[m.Payload, ...]))
+    try:
+        described = msgspec.convert(payloads, tuple[m.Payload, ...])
+    except msgspec.ValidationError as e:
+        raise WireError("payload", f"an array of {[a.dtype.name for a in arrays]} cannot be sent: {e}") from e
+    full = msgspec.structs.replace(header, payload=described)
     frames = [topic_of(full, stream) if stream else b"", _encoder.encode(full), *buffers]
     return [*frames, _check(frames)]
 
@@ -125,7 +138,7 @@ def unnest(array: NDArray[np.uint8]) -> list[bytes]:
     """Undo `nest`; WireError if it is no list of byte strings."""
     try:
         return msgspec.msgpack.decode(array, type=list[bytes])
-    except msgspec.DecodeError as e:
+    except _BROKEN as e:
         raise WireError("payload", f"nested message: {e}") from e
 
 
@@ -139,10 +152,9 @@ def _check(frames: Sequence[Buffer]) -> bytes:
 def _decode_header(head: Buffer) -> m.Header:
     try:
         header = _decoder.decode(head)
-    except (msgspec.DecodeError, RecursionError) as e:
+    except _BROKEN as e:
         raise WireError(_why(head), str(e)) from e
-    if not isinstance(header, _HOT):
-        _check_finite(msgspec.to_builtins(header))
+    _check_finite(header)
     return header
 
 
@@ -150,17 +162,22 @@ def _why(head: Buffer) -> str:
     """Tell a stranger's version from a broken header."""
     try:
         raw = msgspec.msgpack.decode(head)
-    except (msgspec.DecodeError, RecursionError):
+    except _BROKEN:
         return "header"
     return "version" if isinstance(raw, dict) and raw.get("v") != m.VERSION else "header"
 
 
-def _check_finite(value: object) -> None:
+def _check_finite(header: m.Header) -> None:
+    if not isinstance(header, _HOT):
+        _check_numbers(msgspec.to_builtins(header))
+
+
+def _check_numbers(value: object) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise WireError("value", "a number in the header is not finite")
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     for child in children:
-        _check_finite(child)
+        _check_numbers(child)
 
 
 def _check_topic(topic: bytes, header: m.Header) -> None:
@@ -190,7 +207,10 @@ def _decode_array(payload: m.Payload, body: Buffer) -> NDArray[Any]:
         body = _decompress(body, size)
     if len(body) != size:
         raise WireError("payload", f"{len(body)} bytes for {payload.dtype} {payload.shape}")
-    array = np.frombuffer(body, dtype=payload.dtype).reshape(payload.shape)
+    try:
+        array = np.frombuffer(body, dtype=payload.dtype).reshape(payload.shape)
+    except ValueError as e:  # no bytes because one side is 0, and the others beyond what an array may have
+        raise WireError("payload", f"{payload.shape}: {e}") from e
     array.flags.writeable = False
     return array
 
@@ -199,6 +219,7 @@ def _decompress(body: Buffer, size: int) -> bytes:
     try:
         if zstandard.frame_content_size(body) != size:
             raise WireError("payload", "zstd frame of another size than announced")
-        return zstandard.ZstdDecompressor().decompress(body, max_output_size=max(size, 1))
+        # one frame and nothing after it; it gives exactly `size` bytes or fails
+        return zstandard.ZstdDecompressor().decompress(body, max_output_size=max(size, 1), allow_extra_data=False)
     except zstandard.ZstdError as e:
         raise WireError("payload", f"zstd: {e}") from e

@@ -1,0 +1,100 @@
+"""Live scoring: what is known of a running scan, and that looking costs ingest nothing."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from scans import messages, plan, tiles
+from test_batch import ASKED, TRUTH
+from test_ingest import House
+
+from livestem.runtime.encoders import Encoders
+from livestem.runtime.live import BUDGET, LiveScorer
+
+
+class Fake:
+    """An encoder that counts what it is asked, and embeds a chip by its mean and spread."""
+
+    digest, precision, device = "fake", "fp32", "cpu"
+
+    def __init__(self):
+        self.chips = 0
+
+    def encode(self, chips):
+        self.chips += len(chips)
+        return np.stack([chips.mean(axis=(1, 2)), chips.std(axis=(1, 2)), np.ones(len(chips))], axis=1)
+
+
+class FakeEncoders(Encoders):
+    def __init__(self):
+        super().__init__()
+        self.fake = Fake()
+
+    def of(self, parameters):
+        return None if parameters.recipe.encoder == "lattice" else self.fake
+
+
+def running(tmp_path, shape=(24, 24), **asked):
+    house = House(tmp_path, **{**msgspec.structs.asdict(ASKED), **asked})
+    of = plan(shape)
+    stream = list(messages(of, tiles(of)))
+    house.take(stream[:1])
+    return house, stream[1:-1], next(iter(house.ingest.scans.values()))
+
+
+def test_nothing_new_nothing_said(tmp_path):
+    house, rest, scan = running(tmp_path)
+    scorer = LiveScorer(FakeEncoders(), 100)
+    assert scorer.look(scan) is None
+    house.take(rest[:2])
+    assert scorer.look(scan).header.revision == 101
+    assert scorer.look(scan) is None
+
+
+def test_scores_begin_when_every_class_has_a_chip_and_end_right(tmp_path):
+    house, rest, scan = running(tmp_path)
+    scorer = LiveScorer(FakeEncoders(), 0)
+    seen = []
+    for message in rest:
+        house.take([message])
+        house.ingest.commit("s1", 7, message.header.seq)
+        seen.append(scorer.look(scan))
+    assert [s.header.revision for s in seen] == list(range(1, len(rest) + 1))
+    assert [s.header.watermark.seq for s in seen] == [message.header.seq for message in rest]
+    covered = [s.header.coverage.haadf + s.header.coverage.eds for s in seen]
+    assert covered == sorted(covered) and covered[-1] == 2.0
+    first = seen[0]
+    assert first.header.method == "fewshot" and first.header.modality == "haadf"
+    assert (first.label_map.labels[2:] == -1).all(), "rows that were not swept have no label"
+    assert seen[1].header.modality == "haadf+lines"
+    last = seen[-1]
+    assert np.array_equal(last.label_map.labels, TRUTH)
+    assert last.header.chips_done == last.header.chips == 36 and last.header.counts == scan.accumulator.eds.counts
+
+
+def test_without_a_support_set_progress_is_still_told(tmp_path):
+    house, rest, scan = running(tmp_path, support=None)
+    house.take(rest[:2])
+    state = LiveScorer(FakeEncoders(), 0).look(scan)
+    assert state.header.method is None and state.label_map is None
+    assert state.header.coverage.haadf == pytest.approx(1 / 6)
+
+
+def test_a_network_embeds_changed_chips_only_within_its_budget_and_catches_up(tmp_path):
+    house, rest, scan = running(tmp_path, shape=(96, 96), preset="as_published")
+    encoders = FakeEncoders()
+    scorer = LiveScorer(encoders, 0)
+    half = len(rest) // 2
+    house.take(rest[:half])
+    scorer.look(scan)
+    assert encoders.fake.chips == BUDGET
+    for message in rest[half : half + 4]:
+        house.take([message])
+        scorer.look(scan)
+    assert encoders.fake.chips <= 5 * BUDGET
+    before = encoders.fake.chips
+    house.take(rest[-2:])
+    scorer.look(scan)
+    assert encoders.fake.chips > before
+    assert scorer.look(scan) is None
