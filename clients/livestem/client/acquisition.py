@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from livestem.client.endpoints import ACQUISITION, Endpoint
 from livestem.client.hub import Hub
-from livestem.client.tilecheck import Totals, as_messages, check_tile
-from livestem.domain.errors import RefusedError, SourceError, TransportError
+from livestem.client.tilecheck import Totals, as_messages, check_plan, check_tile
+from livestem.domain.errors import LivestemError, RefusedError, SourceError, TransportError, UsageError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.domain.names import check_name
 from livestem.domain.scan import ScanPlan
@@ -63,6 +63,13 @@ class Acquisition:
     recorded : bool
         True for sources that can wait (files, simulator at any speed).
 
+    Raises
+    ------
+    UsageError
+        If the session's name or the endpoint is not legal, or open to the network.
+    TransportError
+        If the endpoint is in use.
+
     Examples
     --------
     >>> import numpy as np
@@ -82,26 +89,33 @@ class Acquisition:
         limits: Limits = DEFAULT_LIMITS,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
-        self.session = check_name(session or new_session(), "session")
+        try:
+            self.session = check_name(session or new_session(), "session")
+            self._endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
+        except ValueError as e:
+            raise UsageError(str(e)) from e
         self.recorded = recorded
         self._limits = limits
         self._own_context = zmq.Context() if context is None else None
         self._changed = threading.Condition()
         self._verdicts: dict[str, m.Verdict] = {}
         epoch = time.time_ns()
-        endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
-        self._endpoint = endpoint
         self._publisher = Publisher(self.session, "acq", epoch, time.time_ns, limits=limits)
-        self._hub = Hub(
-            context or self._own_context,  # type: ignore[arg-type]
-            endpoint,
-            epoch,
-            stream="acq",
-            server="acquisition",
-            limits=limits,
-            on_talk=self._on_talk,
-            eager=lambda: not self._publisher.services,
-        )
+        try:
+            self._hub = Hub(
+                context or self._own_context,  # type: ignore[arg-type]
+                self._endpoint,
+                epoch,
+                stream="acq",
+                server="acquisition",
+                limits=limits,
+                on_talk=self._on_talk,
+                eager=lambda: not self._publisher.services,
+            )
+        except LivestemError:
+            if self._own_context is not None:
+                self._own_context.term()
+            raise
         self._hub.add(self._publisher)
 
     def wait_for_service(self, timeout_s: float = 30.0) -> None:
@@ -132,18 +146,25 @@ class Acquisition:
 
         Raises
         ------
+        UsageError
+            If the scan's name is not legal.
         SourceError
             If the plan breaks the wire's rules.
         RefusedError
             If the service refuses the scan (recorded sources only; an instrument reads `ScanWriter.verdict`).
+        TransportError
+            If no service answers (recorded sources only).
         """
-        scan_id = check_name(scan_id or f"scan-{new_session()}", "scan")
-        try:  # structs are checked when they are decoded, not when they are made: better here than over there
-            msgspec.convert(msgspec.to_builtins(plan), ScanPlan)
-        except msgspec.ValidationError as e:
-            raise SourceError(f"the scan's plan is not legal: {e}") from e
+        try:
+            scan_id = check_name(scan_id or f"scan-{new_session()}", "scan")
+        except ValueError as e:
+            raise UsageError(str(e)) from e
+        check_plan(plan)
         self._verdicts.pop(scan_id, None)
-        self.publish(m.ScanStart(scan_id=scan_id, plan=plan))
+        try:
+            self.publish(m.ScanStart(scan_id=scan_id, plan=plan))
+        except WireError as e:
+            raise SourceError(f"the scan's plan cannot be sent: {e.detail}") from e
         if self.recorded:
             silent = f"the service did not answer for scan {scan_id} within {timeout_s:g} s; look at its log"
             self._wait(lambda: scan_id in self._verdicts, timeout_s, silent)
@@ -161,8 +182,11 @@ class Acquisition:
             raise RefusedError(f"the service refused scan {scan_id}: {verdict.reason}")
 
     def publish(self, header: m.OfScan, arrays: tuple[NDArray[Any], ...] = (), *, codec: str = "raw") -> None:
-        """Send a reliable message; a recorded source first waits until enough has been acknowledged."""
-        if self.recorded:
+        """Send a reliable message; a recorded source first waits until enough has been acknowledged.
+
+        An abortion never waits: that nobody acknowledges may be the very reason for it.
+        """
+        if self.recorded and not (isinstance(header, m.ScanEnd) and header.status == "aborted"):
             self._wait_for_room()
         self._hub.publish(self.session, header, arrays, codec=codec)
 
@@ -269,6 +293,9 @@ class ScanWriter:
             If a count is smaller than in the snapshot before (the place is named).
         """
         snapshot = np.asarray(snapshot)
+        if snapshot.ndim != 3 or snapshot.dtype.kind not in "ui":
+            got = f"{snapshot.dtype} with {snapshot.ndim} axes"
+            raise SourceError(f"cumulative EDS is whole counts over (rows, cols, channels), got {got}")
         before = np.zeros_like(snapshot) if self._before is None else self._before
         frame = self._snapshots if frame is None else frame
         if snapshot.shape != before.shape:

@@ -18,7 +18,7 @@ import zmq
 from livestem.client.endpoints import Endpoint
 from livestem.domain.errors import WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
-from livestem.protocol.follower import Ask, Effect, Follower, Take
+from livestem.protocol.follower import Ask, Effect, Follower, Role, Take
 from livestem.wire import messages as m
 from livestem.wire.codec import Message, decode, encode
 
@@ -47,7 +47,7 @@ class Connection:
         endpoint: Endpoint,
         *,
         stream: str,
-        role: str,
+        role: Role,
         take: Take,
         name: str,
         ordered: bool = False,
@@ -62,7 +62,7 @@ class Connection:
             ids=_ids(),
             name=name,
             ordered=ordered,
-            limits=limits,  # type: ignore[arg-type]
+            limits=limits,
         )
         self.sub = context.socket(zmq.SUB)
         self.sub.setsockopt(zmq.RCVHWM, _RCVHWM)

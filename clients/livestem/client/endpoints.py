@@ -10,6 +10,7 @@ from livestem.domain.errors import UsageError
 
 ACQUISITION_PORT = 5560
 RESULTS_PORT = 5570
+_SCHEMES = ("tcp://", "ipc://")  # what can leave the process, stays reliable, and we know how to guard
 _LOOPBACK = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:|$)")
 
 
@@ -28,10 +29,13 @@ class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     router: str | None = None
 
     def __post_init__(self) -> None:
-        if "://" not in self.endpoint:
-            raise ValueError(f"{self.endpoint!r} is no endpoint; write tcp://HOST:PORT")
-        if self.router is None and self.endpoint.startswith("tcp://"):
+        for given in (self.endpoint, self.router or self.endpoint):
+            if not given.startswith(_SCHEMES) or given in _SCHEMES:
+                raise ValueError(f"{given!r} is no endpoint; write tcp://HOST:PORT (or ipc://PATH)")
+        if self.endpoint.startswith("tcp://"):
             _port(self.endpoint)
+        if self.router is not None and self.router.startswith("tcp://"):
+            _port(self.router)
 
     @property
     def talk(self) -> str:

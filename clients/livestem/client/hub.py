@@ -20,7 +20,7 @@ import zmq
 from numpy.typing import NDArray
 
 from livestem.client.endpoints import Endpoint, refuse_open_bind
-from livestem.domain.errors import TransportError, WireError
+from livestem.domain.errors import LivestemError, TransportError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.protocol.publisher import Out, Publisher
 from livestem.wire import messages as m
@@ -85,9 +85,10 @@ class Hub:
         self._heard: dict[bytes, float] = {}
         self._stop = threading.Event()
         self._xpub = _bind(context, zmq.XPUB, endpoint.endpoint)
+        self._xpub.setsockopt(zmq.XPUB_VERBOSER, 1)  # tell of every subscriber, so that they can be counted
         try:
             self._router = _bind(context, zmq.ROUTER, endpoint.talk)
-        except TransportError:
+        except LivestemError:
             self._xpub.close(linger=0)
             raise
         self._thread = threading.Thread(target=self._run, name=f"hub-{server}", daemon=True)
@@ -117,8 +118,9 @@ class Hub:
         """Stop the thread and close the sockets; what is queued is given a second to leave."""
         self._stop.set()
         self._thread.join()
-        self._xpub.close(linger=_LINGER_MS)
-        self._router.close(linger=_LINGER_MS)
+        with self.lock:  # whoever still publishes gets a clear word, and no closed socket under the hand
+            self._xpub.close(linger=_LINGER_MS)
+            self._router.close(linger=_LINGER_MS)
 
     def __enter__(self) -> Hub:
         return self
@@ -129,6 +131,8 @@ class Hub:
         self.close()
 
     def _send(self, frames: Sequence[bytes]) -> None:
+        if self._xpub.closed:
+            raise TransportError("this publisher is closed; open another to send further data")
         self._xpub.send_multipart(frames, copy=False)
 
     def _run(self) -> None:
@@ -156,11 +160,11 @@ class Hub:
                 publisher.forget(peer)
 
     def _count_subscribers(self) -> None:
-        """XPUB tells of the first and last subscriber of each topic; reading it also keeps its queue empty."""
+        """XPUB tells who comes and who goes (each subscribes once); reading it also keeps its queue empty."""
         with contextlib.suppress(zmq.Again):
             while True:
                 note = self._xpub.recv(zmq.NOBLOCK)
-                self.subscribers = max(0, self.subscribers + (1 if note[:1] == b"\x01" else -1))
+                self.subscribers = max(0, self.subscribers + {b"\x01": 1, b"\x00": -1}.get(note[:1], 0))
 
     def _drain(self) -> None:
         with contextlib.suppress(zmq.Again):
@@ -204,8 +208,12 @@ class Hub:
             return
         replies = publisher.on_request(peer, request)
         while True:
-            with self.lock:  # each step reads the buffer; sending happens outside
-                out = next(replies, None)
+            try:
+                with self.lock:  # each step reads the buffer; sending happens outside
+                    out = next(replies, None)
+            except LivestemError as e:  # the store of old messages, say; the publisher itself must live on
+                log.error("request of %s not answered: %s", m.tag_of(request), e)
+                return
             if out is None:
                 return
             self._deliver(out)

@@ -48,7 +48,7 @@ class Pace:
         """Return the seconds from the scan's start to this tile."""
         modality = "haadf" if isinstance(tile, HaadfTile) else "eds"
         height = (tile.counts if isinstance(tile, EdsEvents) else tile.values).shape[0]
-        return (tile.frame + (tile.y + height) / self._rows[modality]) * self.frame_s
+        return float((tile.frame + (tile.y + height) / self._rows[modality]) * self.frame_s)
 
 
 def send_scan(

@@ -12,7 +12,7 @@ import zmq
 
 from livestem.client.connection import Connection
 from livestem.client.endpoints import RESULTS, Endpoint
-from livestem.domain.errors import LivestemError, TransportError, WireError
+from livestem.domain.errors import LivestemError, TransportError, UsageError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.protocol.follower import Deliver, Effect, Lost, Refused, Tracking
 from livestem.wire import messages as m
@@ -53,7 +53,10 @@ class Subscriber:
         limits: Limits = DEFAULT_LIMITS,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
-        endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
+        try:
+            endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
+        except ValueError as e:
+            raise UsageError(str(e)) from e
         self.rejected: dict[str, int] = {}
         self.lost: list[Lost] = []
         self._own_context = zmq.Context() if context is None else None
@@ -71,7 +74,7 @@ class Subscriber:
         self._poller = zmq.Poller()
         self._connection.register(self._poller)
         self._ready: deque[Message] = deque()
-        self._revisions: dict[str, int] = {}
+        self._revisions: dict[tuple[str, str], int] = {}  # newest of each scan
         self._closed = False
 
     @property
@@ -130,25 +133,28 @@ class Subscriber:
 
     def _pump(self, wait_ms: int) -> None:
         self._poller.poll(wait_ms)
-        for effect in self._connection.pump():
+        effects = self._connection.pump()
+        for effect in effects:
             self._take(effect)
+        for effect in effects:  # last: what came with it has been settled, and would never come again
+            if isinstance(effect, Refused):
+                raise LivestemError(f"the service refuses: {effect.reason}")
 
     def _take(self, effect: Effect) -> None:
         if isinstance(effect, Lost):
             self.lost.append(effect)
-        elif isinstance(effect, Refused):
-            raise LivestemError(f"the service refuses: {effect.reason}")
         elif isinstance(effect, Deliver):
             self._sort_in(effect.message)
         else:
-            assert isinstance(effect, Tracking)
+            assert isinstance(effect, Tracking | Refused)
 
     def _sort_in(self, message: Message) -> None:
         header = message.header
         if isinstance(header, m.Live):
-            if header.revision <= self._revisions.get(header.scan_id, -1):
+            scan = header.session, header.scan_id  # a recording keeps its scan_id in every session
+            if header.revision <= self._revisions.get(scan, -1):
                 return
-            self._revisions[header.scan_id] = header.revision
+            self._revisions[scan] = header.revision
             self._ready = deque(w for w in self._ready if not _older_live(w, header))
         self._ready.append(message)
 
@@ -157,4 +163,5 @@ class Subscriber:
 
 
 def _older_live(waiting: Message, live: m.Live) -> bool:
-    return isinstance(waiting.header, m.Live) and waiting.header.scan_id == live.scan_id
+    other = waiting.header
+    return isinstance(other, m.Live) and (other.session, other.scan_id) == (live.session, live.scan_id)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ from livestem.domain.scan import ScanPlan
 from livestem.domain.tiles import EdsDense, EdsEvents, HaadfTile, Tile
 from livestem.wire import messages as m
 from livestem.wire.arrays import first_bad
+from livestem.wire.header import DType
 
 _BAND_BYTES = 1 << 18  # measured by the design: 200 kB messages move at 2.6 GB/s; larger ones only add latency
 
@@ -48,10 +50,26 @@ class Totals:
         self.sent.frames = max(self.sent.frames, header.frame + 1)
 
 
+def check_plan(plan: ScanPlan) -> None:
+    """Raise `SourceError` unless a receiver would take this plan."""
+    try:  # structs are checked when they are decoded, not when they are made: better here than over there
+        msgspec.convert(msgspec.to_builtins(plan), ScanPlan)
+    except (msgspec.ValidationError, TypeError) as e:
+        raise SourceError(f"the scan's plan is not legal: {e}") from e
+    if plan.haadf is not None and _wire_dtype(plan.haadf.dtype) is None:
+        raise SourceError(f"HAADF of dtype {plan.haadf.dtype!r} cannot be sent; convert it to uint16 or float32, say")
+
+
 def check_tile(plan: ScanPlan, tile: Tile) -> None:
     """Raise `SourceError`, naming the place, unless `tile` can be part of a scan of this plan."""
-    if plan.frames is not None and not 0 <= tile.frame < plan.frames:
-        raise SourceError(f"frame {tile.frame} of a scan planned with {plan.frames}; frames count from 0")
+    for number, what in ((tile.frame, "frame"), (tile.y, "y"), (tile.x, "x")):
+        try:
+            operator.index(number)  # numpy's integers are welcome
+        except TypeError as e:
+            raise SourceError(f"{what} of a tile is a whole number, got {number!r}") from e
+    if tile.frame < 0 or (plan.frames is not None and tile.frame >= plan.frames):
+        planned = "open-ended" if plan.frames is None else f"planned with {plan.frames}"
+        raise SourceError(f"frame {tile.frame} of a scan {planned}; frames count from 0")
     modality = "haadf" if isinstance(tile, HaadfTile) else "eds"
     if modality not in plan.modalities:
         raise SourceError(f"the scan's plan has no {modality}; state it in ScanPlan")
@@ -71,19 +89,24 @@ def check_tile(plan: ScanPlan, tile: Tile) -> None:
 
 def as_messages(scan_id: str, tile: Tile) -> Iterator[Parts]:
     """Yield (header, arrays, codec) of the messages that carry a tile, in bands of rows of about 256 kB."""
+    frame, y, x = operator.index(tile.frame), operator.index(tile.y), operator.index(tile.x)
     if isinstance(tile, HaadfTile):
         for top, bottom in _bands(tile.values):
-            header = m.HaadfRows(scan_id=scan_id, frame=tile.frame, y=tile.y + top, x=tile.x)
+            header = m.HaadfRows(scan_id=scan_id, frame=frame, y=y + top, x=x)
             yield header, (tile.values[top:bottom],), "raw"
     elif isinstance(tile, EdsEvents):
-        h, w = tile.counts.shape
-        rows = m.EdsRows(scan_id=scan_id, frame=tile.frame, y=tile.y, x=tile.x, h=h, w=w, content="events")
-        yield rows, (_narrow(tile.counts), _narrow(tile.channels, np.uint16)), "raw"
+        counts, channels = _narrow(tile.counts), _narrow(tile.channels, np.uint16)
+        w = counts.shape[1]
+        first = np.concatenate([[0], np.cumsum(counts.sum(axis=1, dtype=np.int64))])  # photon of each row
+        weight = counts.nbytes // counts.shape[0] + channels.itemsize * np.diff(first)
+        for top, bottom in _even_bands(weight):
+            rows = m.EdsRows(scan_id=scan_id, frame=frame, y=y + top, x=x, h=bottom - top, w=w, content="events")
+            yield rows, (counts[top:bottom], channels[first[top] : first[bottom]]), "raw"
     else:
         for top, bottom in _bands(tile.values):
             part = tile.values[top:bottom]
             h, w = part.shape[:2]
-            rows = m.EdsRows(scan_id=scan_id, frame=tile.frame, y=tile.y + top, x=tile.x, h=h, w=w, content="dense")
+            rows = m.EdsRows(scan_id=scan_id, frame=frame, y=y + top, x=x, h=h, w=w, content="dense")
             yield rows, (_narrow(part),), "zstd"  # mostly zeros: a hundredth of its size, and cheaper to send
 
 
@@ -106,12 +129,14 @@ def _check_haadf(plan: ScanPlan, tile: HaadfTile) -> None:
 
 def _check_events(plan: ScanPlan, tile: EdsEvents) -> None:
     assert plan.eds is not None
-    total = int(tile.counts.sum())
-    if tile.channels.ndim != 1 or tile.channels.size != total:
-        raise SourceError(f"EDS events: {tile.channels.size} channels for {total} counts at frame {tile.frame}")
     for array, name in ((tile.counts, "counts"), (tile.channels, "channels")):
         if array.dtype.kind not in "ui" or (array.size and int(array.min()) < 0):
             raise SourceError(f"EDS event {name} must be whole numbers, not negative (frame {tile.frame}, y {tile.y})")
+    total = int(tile.counts.sum())
+    if tile.channels.ndim != 1 or tile.channels.size != total:
+        raise SourceError(
+            f"EDS events: {tile.channels.size} channels for {total} counts at frame {tile.frame}, y {tile.y}"
+        )
     if total and int(tile.channels.max()) >= plan.eds.energy.channels:
         raise SourceError(
             f"EDS channel {int(tile.channels.max())} at frame {tile.frame}, y {tile.y}, beyond the "
@@ -138,6 +163,25 @@ def _bands(values: NDArray[Any]) -> Iterator[tuple[int, int]]:
     step = max(1, _BAND_BYTES // row_bytes)
     for top in range(0, values.shape[0], step):
         yield top, min(top + step, values.shape[0])
+
+
+def _even_bands(weights: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Divide rows of these bytes into bands of one row at least, and no more than `_BAND_BYTES` otherwise."""
+    ends = np.cumsum(weights)
+    top, before = 0, 0
+    while top < len(weights):
+        bottom = max(top + 1, int(np.searchsorted(ends, before + _BAND_BYTES, side="right")))
+        yield top, bottom
+        top, before = bottom, int(ends[bottom - 1])
+
+
+def _wire_dtype(name: str) -> str | None:
+    """Return the wire's name of a numpy dtype, or None if it has none."""
+    try:
+        found = np.dtype(name).newbyteorder("<").str
+    except TypeError:
+        return None
+    return found if found in get_args(DType) else None
 
 
 def _narrow(values: NDArray[Any], least: type[np.unsignedinteger[Any]] = np.uint8) -> NDArray[Any]:

@@ -14,6 +14,7 @@ import numpy as np
 import typer
 
 from livestem.cli import options as o
+from livestem.cli.heard import Heard
 from livestem.client.acquisition import Acquisition
 from livestem.client.endpoints import Endpoint
 from livestem.client.replay import send_scan
@@ -21,33 +22,23 @@ from livestem.client.subscriber import Subscriber
 from livestem.domain.errors import LivestemError, TransportError
 from livestem.domain.parameters import Processing
 from livestem.domain.support import SupportClass, SupportSet
-from livestem.wire import messages as m
 
 if TYPE_CHECKING:
     from livestem.simulator import Simulation
-    from livestem.wire.codec import Message
 
 EXAMPLES = 4  # chips a class, as the paper
 _PURE = 0.95  # examples are chips of one class, as a microscopist would choose them
 _PATIENCE_S = 120.0  # for the finals: as_published on two slow cores takes half of it
 
 
+@o.asks_for_processing
 def demo(
-    preset: o.Preset = None,
+    asked: o.Asked,
     sample: Annotated[str, typer.Option("--sample", help="A specimen by name, or its TOML file.")] = "demo",
     frames: Annotated[int, typer.Option("--frames", min=1, help="Frames of the scan.")] = 8,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of structure and noise.")] = 0,
     speed: Annotated[str, typer.Option("--speed", help="Times real time, or max.")] = "0.25",
     out: Annotated[Path, typer.Option("--out", help="Folder for the result and the picture.")] = Path("livestem-demo"),
-    config: o.Config = None,
-    support: o.Support = None,
-    chip_px: o.ChipPx = None,
-    chip_nm: o.ChipNm = None,
-    clusters: o.Clusters = None,
-    elements: o.Elements = None,
-    lines: o.Lines = None,
-    k_factors: o.KFactors = None,
-    strays: o.Strays = None,
     dwell_us: o.DwellUs = None,
 ) -> None:
     """Simulate a scan, segment it live, cluster it, and show the result as a table and a picture."""
@@ -60,18 +51,17 @@ def demo(
 
     console = Console(highlight=False)
     times = parse_speed(speed)
-    asked = o.processing(preset, config, support, chip_px, chip_nm, clusters, elements, lines, k_factors, strays)
     console.print(f"simulating {sample}, {frames} frames")
     simulation = Simulation(load_specimen(sample), seed, frames)
     specimen = simulation.specimen
-    asked = asked.over(Processing(elements=specimen.elements, strays=tuple(specimen.strays)))
-    plan = msgspec.structs.replace(simulation.plan, processing=asked)
+    wanted = asked.processing.over(Processing(elements=specimen.elements, strays=tuple(specimen.strays)))
+    plan = msgspec.structs.replace(simulation.plan, processing=wanted)
     if dwell_us is not None:
         plan = msgspec.structs.replace(plan, dwell_s=dwell_us * 1e-6)
-    if asked.support is None:
-        grid, _ = resolve(plan, asked)
-        asked = msgspec.structs.replace(asked, support=examples(simulation, grid, seed))
-        plan = msgspec.structs.replace(plan, processing=asked)
+    if wanted.support is None:
+        grid, _ = resolve(plan, wanted)
+        wanted = msgspec.structs.replace(wanted, support=examples(simulation, grid, seed))
+        plan = msgspec.structs.replace(plan, processing=wanted)
 
     out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
@@ -83,38 +73,6 @@ def demo(
         f"\n{heard.live} live maps, finals {heard.finals_s:.2f} s after the last tile, "
         f"{time.perf_counter() - began:.1f} s in all\npicture  {out / 'overview.png'}\nresult   {folder}"
     )
-
-
-class Heard:
-    """What the subscriber has heard."""
-
-    def __init__(self) -> None:
-        self.session = ""
-        self.live = 0
-        self.last_live: Message | None = None
-        self.maps: dict[tuple[str, str], Message] = {}
-        self.agreement: dict[str, dict[str, float | None]] = {}
-        self.regions: dict[tuple[str, str], Any] = {}
-        self.done: m.ScanDone | None = None
-        self.finals_s = 0.0
-
-    def take(self, message: Message | None) -> None:
-        """Note a message, if there is one."""
-        if message is None:
-            return
-        header = message.header
-        if isinstance(header, m.Live):
-            self.live += 1
-            if header.method is not None:
-                self.last_live = message
-        elif isinstance(header, m.Segmentation):
-            self.maps[header.method, header.modality] = message
-        elif isinstance(header, m.Agreement):
-            self.agreement = header.agreement
-        elif isinstance(header, m.Descriptors):
-            self.regions[header.method, header.modality] = header.regions
-        elif isinstance(header, m.ScanDone):
-            self.done = header
 
 
 def examples(simulation: Simulation, grid: Any, seed: int) -> SupportSet:

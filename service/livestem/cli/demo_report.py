@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from livestem.cli.heard import Heard
 from livestem.wire import messages as m
 
 if TYPE_CHECKING:
-    from livestem.cli.demo import Heard
     from livestem.runtime.picture import MapPanel
     from livestem.simulator import Simulation
     from livestem.wire.codec import Message

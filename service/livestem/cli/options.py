@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,7 +66,76 @@ def names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What flags and configuration ask for, flags first, and the configuration's file."""
+
+    processing: Processing
+    config: Path | None = None
+
+
+_PROCESSING: dict[str, object] = {
+    "preset": Preset,
+    "config": Config,
+    "support": Support,
+    "chip_px": ChipPx,
+    "chip_nm": ChipNm,
+    "clusters": Clusters,
+    "elements": Elements,
+    "lines": Lines,
+    "k_factors": KFactors,
+    "strays": Strays,
+}
+_RECORDING: dict[str, object] = {
+    "haadf": Haadf,
+    "eds": Eds,
+    "image": Image,
+    "dwell_us": DwellUs,
+    "pixel_nm": PixelNm,
+    "energy_axis": EnergyAxis,
+}
+
+
+def asks_for_processing(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say how a scan is processed; it takes them as one ``asked: Asked``."""
+    return _with_options(
+        command, "asked", _PROCESSING, lambda given: Asked(processing(**given), config=given["config"])
+    )
+
+
+def asks_for_recording(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say how files are understood; it takes them as one ``files: FileOptions``."""
+    from livestem.cli.recordings import FileOptions
+
+    return _with_options(command, "files", _RECORDING, lambda given: FileOptions(**given))
+
+
+def _with_options(
+    command: Callable[..., None], name: str, options: dict[str, object], gather: Callable[[dict[str, Any]], object]
+) -> Callable[..., None]:
+    """Replace the parameter `name` of a command by `options`, all None by default."""
+
+    @functools.wraps(command)
+    def wrapper(**given: Any) -> None:
+        command(**{name: gather({option: given.pop(option) for option in options}), **given})
+
+    signature = inspect.signature(command, eval_str=True)
+    parameters = []
+    for parameter in signature.parameters.values():
+        if parameter.name != name:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        parameters += [
+            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+            for option, annotation in options.items()
+        ]
+    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+    return wrapper
+
+
 def processing(
+    *,
     preset: str | None,
     config: Path | None,
     support: Path | None,

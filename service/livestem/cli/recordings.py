@@ -26,7 +26,7 @@ class OpenSource(TileSource, Protocol):
         """Free its files."""
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How files are to be understood."""
 
     haadf: Path | None = None
@@ -37,7 +37,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     energy_axis: str | None = None
 
 
-def scans(paths: Sequence[Path], options: Options) -> list[tuple[Path, ...]]:
+def scans(paths: Sequence[Path], options: FileOptions) -> list[tuple[Path, ...]]:
     """Sort paths into scans: an HAADF and an EDS file of one name are a pair, everything else stands alone."""
     if options.haadf is not None or options.eds is not None:
         if paths:
@@ -53,7 +53,7 @@ def scans(paths: Sequence[Path], options: Options) -> list[tuple[Path, ...]]:
 
 
 @contextmanager
-def opened(paths: tuple[Path, ...], options: Options) -> Iterator[OpenSource]:
+def opened(paths: tuple[Path, ...], options: FileOptions) -> Iterator[OpenSource]:
     """Open one scan.
 
     Raises

@@ -12,17 +12,9 @@ import typer
 from livestem.cli import options as o
 
 
+@o.asks_for_processing
 def serve(
-    preset: o.Preset = None,
-    config: o.Config = None,
-    support: o.Support = None,
-    chip_px: o.ChipPx = None,
-    chip_nm: o.ChipNm = None,
-    clusters: o.Clusters = None,
-    elements: o.Elements = None,
-    lines: o.Lines = None,
-    k_factors: o.KFactors = None,
-    strays: o.Strays = None,
+    asked: o.Asked,
     store: o.Store = None,
     acquisition: Annotated[
         list[str] | None, typer.Option("--acquisition", help="Endpoint of an adapter to attach to; may be repeated.")
@@ -35,9 +27,8 @@ def serve(
     from livestem.runtime.segmenter import Segmenter
     from livestem.runtime.settings import load_settings
 
-    settings = load_settings(config)
-    asked = o.processing(preset, config, support, chip_px, chip_nm, clusters, elements, lines, k_factors, strays)
-    changes: dict[str, object] = {"processing": asked}
+    settings = load_settings(asked.config)
+    changes: dict[str, object] = {"processing": asked.processing}
     if store is not None:
         changes["store"] = str(store)
     if acquisition:
@@ -48,7 +39,7 @@ def serve(
         changes["http"] = msgspec.structs.replace(settings.http, port=http_port)
     settings = msgspec.structs.replace(settings, **changes)
 
-    announce = _teller()
+    announce = Teller()
     segmenter = Segmenter(settings, announce)
     announce(
         f"ready: attaching to {', '.join(e.endpoint for e in settings.acquisition)}, results at "
@@ -63,10 +54,6 @@ def serve(
         announce("stopping: finishing what is under way")
     finally:
         segmenter.close()
-
-
-def _teller() -> Teller:
-    return Teller()
 
 
 class Teller:

@@ -10,42 +10,32 @@ from typing import Annotated
 import typer
 
 from livestem.cli import options as o
+from livestem.cli.recordings import FileOptions, opened, with_processing
 from livestem.cli.replay import Wait, send_with_bar
 from livestem.client.acquisition import Acquisition
 from livestem.domain.errors import RefusedError, SourceError, UsageError
 
 
+@o.asks_for_processing
+@o.asks_for_recording
 def watch(
+    asked: o.Asked,
+    files: FileOptions,
     folder: Annotated[Path, typer.Argument(help="Folder to watch, with everything below it.")],
     session: o.Session = None,
     existing: Annotated[bool, typer.Option("--existing", help="Publish what is there already, too.")] = False,
     settle: Annotated[float, typer.Option("--settle", min=0.1, help="How long a file must not have changed, s.")] = 2.0,
     scans: Annotated[int | None, typer.Option("--scans", min=1, help="Leave after so many scans.")] = None,
-    dwell_us: o.DwellUs = None,
-    pixel_nm: o.PixelNm = None,
-    energy_axis: o.EnergyAxis = None,
-    image: o.Image = None,
-    preset: o.Preset = None,
-    config: o.Config = None,
-    support: o.Support = None,
-    chip_px: o.ChipPx = None,
-    chip_nm: o.ChipNm = None,
-    clusters: o.Clusters = None,
-    elements: o.Elements = None,
-    lines: o.Lines = None,
-    k_factors: o.KFactors = None,
-    strays: o.Strays = None,
     acquisition: o.AcquisitionAt = o.ACQUISITION_AT,
     wait: Wait = 30.0,
 ) -> None:
     """Publish every recording that appears in a folder, as fast as the segmenter takes it."""
-    from livestem.cli.recordings import Options, opened, with_processing
     from livestem.sources import Watched
 
+    if files.haadf is not None or files.eds is not None:
+        raise UsageError("--haadf and --eds name files; a watched folder's pairs are found by their names")
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; make it, or name another")
-    asked = o.processing(preset, config, support, chip_px, chip_nm, clusters, elements, lines, k_factors, strays)
-    options = Options(image=image, dwell_us=dwell_us, pixel_nm=pixel_nm, energy_axis=energy_axis)
     watched = Watched(folder, clock=time.monotonic, settle_s=settle, existing=existing)
     left = scans
     with Acquisition(session, o.endpoint(acquisition), recorded=True) as source:
@@ -53,9 +43,9 @@ def watch(
         while left is None or left > 0:
             for group in watched.poll():
                 try:
-                    with opened(group, options) as recording:
+                    with opened(group, files) as recording:
                         source.wait_for_service(wait)
-                        send_with_bar(source, recording, with_processing(recording.plan, asked), None)
+                        send_with_bar(source, recording, with_processing(recording.plan, asked.processing), None)
                         left = None if left is None else left - 1
                 except (SourceError, RefusedError) as e:
                     watched.failed(group)

@@ -32,7 +32,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ============================  ==============================================================
     """
 
-    header_bytes: int = 1 * MIB  # a scan_start with a full support set is some 20 kB
+    header_bytes: int = 8 * MIB  # descriptors of a thousand regions, as the mode threshold makes, take 2 MB
     message_bytes: int = 64 * MIB  # a 4k x 4k float32 frame in one piece
     message_frames: int = 8
     pixels: int = 4096 * 4096

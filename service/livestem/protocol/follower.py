@@ -36,8 +36,9 @@ from livestem.protocol.track import Track, open_nested
 from livestem.wire import messages as m
 from livestem.wire.codec import Message, decode, unnest
 
-__all__ = ["Ask", "Deliver", "Effect", "Follower", "Lost", "Refused", "Take", "Tracking"]
+__all__ = ["Ask", "Deliver", "Effect", "Follower", "Lost", "Refused", "Role", "Take", "Tracking"]
 
+Role = Literal["service", "observer", "operator"]
 Take = Literal["attach", "snapshot", "new"]
 _ANSWERS: dict[type[m.Talk], type[m.Talk]] = {
     m.Hello: m.Welcome,
@@ -77,7 +78,7 @@ class Follower:
     def __init__(
         self,
         *,
-        role: Literal["service", "observer", "operator"],
+        role: Role,
         take: Take,
         ids: Iterator[str],
         name: str = "",
@@ -252,14 +253,18 @@ class Follower:
             self._want(ask)
             return [self._paged(asked.session, header.cursor, message), *self.tick(now)]
         stream = m.Stream(session=asked.session, epoch=header.epoch, first_seq=1, last_seq=header.watermark)
-        effects = self._begin(stream, header.watermark + 1, now)
-        if message.arrays:  # the newest live state
-            effects.append(Deliver(decode(unnest(message.arrays[0]), self._limits), repaired=True))
-        return effects
+        return [*self._begin(stream, header.watermark + 1, now), *self._newest(message)]
 
     def _paged(self, session: str, seq: int, message: Message) -> Effect:
         """A page that holds no readable message must not end the snapshot: the message is lost, the rest is not."""
         try:
             return Deliver(open_nested(message, seq, self._limits), repaired=True)
-        except (WireError, IndexError):
+        except WireError:
             return Lost(session, seq, seq)
+
+    def _newest(self, message: Message) -> list[Effect]:
+        """The last page holds the newest live state, if there is one; unreadable, it is not missed for long."""
+        try:
+            return [Deliver(decode(unnest(a), self._limits), repaired=True) for a in message.arrays]
+        except WireError:
+            return []

@@ -100,6 +100,8 @@ class Track:
 
 def open_nested(message: Message, seq: int, limits: Limits) -> Message:
     """Return the reliable message inside a `resent` or `snapshot_page`, or raise `WireError` if it is not `seq`."""
+    if not message.arrays:
+        raise WireError("payload", "a message is said to be within another, and is not")
     nested = decode(unnest(message.arrays[0]), limits)
     if not isinstance(nested.header, m.Reliable) or nested.header.seq != seq:
         raise WireError("payload", "a message within another is not the one it is said to be")

@@ -32,6 +32,13 @@ def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanRes
     )
 
 
+def summary(result: ScanResult) -> str:
+    """Return one line about a result, with the counts per chip that its compositions rest on."""
+    chips = result.finals.data.grid.chips
+    per_chip = "" if result.counts is None else f", {result.counts / chips:.0f} counts per chip"
+    return f"scan {result.scan_id} {result.status}: {chips} chips{per_chip}, digest {result.finals.digest[:16]}"
+
+
 def publish_finals(result: ScanResult, publish: Callable[..., Any]) -> None:
     """Publish a result: label maps, agreement, descriptors, and `scan_done` last."""
     finals: Finals = result.finals

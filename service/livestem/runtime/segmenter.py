@@ -33,7 +33,7 @@ from livestem.domain.parameters import Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.protocol.publisher import Publisher
 from livestem.protocol.resend import Frames
-from livestem.runtime.conclude import conclude, publish_finals
+from livestem.runtime.conclude import conclude, publish_finals, summary
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.ingest import Ingest, OpenScan
 from livestem.runtime.intake import Intake
@@ -213,7 +213,7 @@ class Segmenter:
         self.metrics.scans.labels(status=status).inc()
         self.metrics.missing.set(len(result.missing))
         self.metrics.stage.labels(stage="finals").observe(took)
-        self._announce(f"scan {scan.scan_id} {status}: finals in {took:.2f} s, digest {result.finals.digest[:16]}")
+        self._announce(f"{summary(result)}; finals in {took:.2f} s")
 
     def _fail(self, scan: OpenScan, reason: str) -> None:
         """Tell everybody that there are no finals; the journal stays, so that nothing is lost."""

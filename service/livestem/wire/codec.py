@@ -137,7 +137,7 @@ def nest(frames: Sequence[Buffer]) -> NDArray[np.uint8]:
 def unnest(array: NDArray[np.uint8]) -> list[bytes]:
     """Undo `nest`; WireError if it is no list of byte strings."""
     try:
-        return msgspec.msgpack.decode(array, type=list[bytes])
+        return msgspec.msgpack.decode(array.data, type=list[bytes])
     except _BROKEN as e:
         raise WireError("payload", f"nested message: {e}") from e
 
@@ -151,7 +151,7 @@ def _check(frames: Sequence[Buffer]) -> bytes:
 
 def _decode_header(head: Buffer) -> m.Header:
     try:
-        header = _decoder.decode(head)
+        header: m.Header = _decoder.decode(head)
     except _BROKEN as e:
         raise WireError(_why(head), str(e)) from e
     _check_finite(header)

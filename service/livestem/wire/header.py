@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
 from livestem.domain.names import check_name
 
-VERSION = 1
+VERSION: Final = 1
 
 DType = Literal["|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8"]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
