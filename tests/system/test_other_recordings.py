@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +67,10 @@ def test_eds_alone_has_no_haadf_anywhere(service: Service, recordings: Path):
     assert result["counts"] == 716_887
     assert set(result["coverage"]) == {"eds"}
     assert set(result["regions"]) == {"ward.lines", "louvain.lines"}
-    for part in ("classes", "regions", "agreement", "maps"):
-        assert "haadf" not in json.dumps(result[part]).casefold()
+    assert set(result["classes"]) == set(result["regions"])
+    for region in (r for regions in result["regions"].values() for r in regions):
+        assert region["haadf_mean"] is None and region["d_spacing_nm"] is None  # its notes say why
+        assert region["chips"] > 0 and region["counts"] > 0
     assert result["agreement"] == {"ward": {}, "louvain": {}}
     with np.load(folder / "labels.npz") as labels:
         assert set(labels.files) == {"ward.lines", "louvain.lines"}
@@ -120,9 +121,7 @@ class _Peak(threading.Thread):
         return self.bytes
 
 
-def test_the_jeol_scan_never_takes_two_gibibytes(
-    service: Service, recordings: Path, record_property: Callable[[str, object], None]
-):
+def test_the_jeol_scan_never_takes_two_gibibytes(service: Service, recordings: Path):
     """14 frames of 512 x 512 x 4096: 15 GB dense, about 1 count a pixel in truth."""
     flags = ("--speed", "max", "--session", "jeol", "--acquisition", service.acquisition)
     sender = start("replay", recordings / "jeol_view000", *flags)
@@ -136,7 +135,7 @@ def test_the_jeol_scan_never_takes_two_gibibytes(
         end(sender)
         taken = {name: peak.stop() for name, peak in peaks.items()}
     for name, most in taken.items():
-        record_property(f"peak_rss_mib_{name}", most // 2**20)
+        print(f"peak resident memory of {name}: {most // 2**20} MiB")  # pytest -rP shows it
         assert 50 * 2**20 < most < 2 * GIB, (name, most)
     result = _result(folder)
     assert result["status"] == "complete"

@@ -7,14 +7,13 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import Listener, Service, end, environment, run, start, wait_for
+from processes import Listener, Service, end, run, start, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -42,9 +41,7 @@ def test_the_virtual_microscope_is_segmented_live(service: Service, tmp_path: Pa
 def test_two_scans_in_a_row_share_the_service(service: Service):
     before = service.metric("livestem_scans_total", status="complete")
     for seed in (1, 2):
-        done = run(
-            "simulate", "--frames", 1, "--speed", "max", "--seed", seed, "--acquisition", service.acquisition
-        )
+        done = run("simulate", "--frames", 1, "--speed", "max", "--seed", seed, "--acquisition", service.acquisition)
         assert done.returncode == 0, done.stderr
     wait_for(lambda: service.metric("livestem_scans_total", status="complete") == before + 2, 30)
     service.assert_well()
@@ -81,42 +78,10 @@ def test_the_demo_leaves_a_whole_result_folder(demo: tuple[subprocess.CompletedP
 # --- watch ------------------------------------------------------------------------------------------------
 
 
-def _recording(path: Path, seed: int) -> Path:
-    """Write a small EDS + HAADF scan as a HyperSpy file, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", _WRITE, str(path), str(seed)], capture_output=True, text=True, env=environment()
-    )
-    assert done.returncode == 0, done.stderr
-    return path
-
-
-_WRITE = """
-import sys, warnings
-warnings.simplefilter("ignore")
-import numpy as np, hyperspy.api as hs, exspy
-rng = np.random.default_rng(int(sys.argv[2]))
-e = np.arange(1024) * 0.01
-line = lambda kev: np.exp(-0.5 * ((e - kev) / 0.06) ** 2) / 15
-left = np.arange(32)[None, :, None] < 16
-rate = 0.02 + 30 * np.where(left, line(1.74) + line(0.525), line(6.4) + 0.3 * line(0.525))
-s = exspy.signals.EDSTEMSpectrum(rng.poisson(rate * np.ones((32, 1, 1))).astype("u2"))
-for axis, name in zip(s.axes_manager.navigation_axes, "xy"):
-    axis.name, axis.units, axis.scale = name, "nm", 1.0
-a = s.axes_manager.signal_axes[0]
-a.name, a.units, a.scale, a.offset = "Energy", "keV", 0.01, 0.0
-s.metadata.General.title = "EDS"
-s.save(sys.argv[1], overwrite=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _recording(tmp_path_factory.mktemp("recording") / "whole.hspy", 0)
-
-
-def test_watch_publishes_each_file_once_when_it_is_complete(service: Service, whole: Path, tmp_path: Path):
+def test_watch_publishes_each_file_once_when_it_is_complete(service: Service, written: Path, tmp_path: Path):
     watched = tmp_path / "vendor saves here"
     watched.mkdir()
+    whole = written / "eds.hspy"
     shutil.copy(whole, watched / "old.hspy")  # there before: not published without --existing
     content = whole.read_bytes()
     log = tmp_path / "watch.log"
@@ -143,8 +108,7 @@ def test_watch_publishes_each_file_once_when_it_is_complete(service: Service, wh
         assert len(skipped) == 1 and "broken.hspy" in skipped[0] and "Traceback" not in words
         assert "old.hspy" not in words and "new.hspy skipped" not in words
         assert watcher.poll() is None  # it goes on
-        second = _recording(tmp_path / "second.hspy", 1)
-        shutil.copy(second, watched / "second.hspy")
+        shutil.copy(written / "second.hspy", watched / "second.hspy")
         wait_for(lambda: log.read_text().count("sent watched/") == 2, 30, log.read_text())
     finally:
         code = end(watcher, signal.SIGINT)

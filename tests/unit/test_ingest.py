@@ -9,12 +9,14 @@ from scans import FolderStore, messages, plan, tiles
 from livestem.domain.errors import LivestemError
 from livestem.domain.limits import Limits
 from livestem.domain.parameters import Processing
+from livestem.domain.support import SupportClass, SupportSet
 from livestem.runtime.ingest import Ingest
 from livestem.runtime.journal import JournalRecording
 from livestem.runtime.metrics import Metrics
 from livestem.runtime.recipe import resolve
 
-ASKED = Processing(elements=("Fe", "Ti"), chip_px=4)
+SUPPORT = SupportSet(classes=(SupportClass(name="a", chips=((0, 0),)), SupportClass(name="b", chips=((0, 3),))))
+ASKED = Processing(elements=("Fe", "Ti"), chip_px=4, support=SUPPORT)
 
 
 class House:
@@ -132,6 +134,7 @@ def test_the_same_scan_with_other_parameters_is_refused_with_the_way_out(house, 
         (Limits(channels=100), "channels"),
         (Limits(chips=10), "--chip-px"),
         (Limits(planned_frames=1), "frames"),
+        (Limits(classes=1), "classes"),
         (Limits(accumulator_bytes=1000), "memory"),
         (Limits(open_scans=0), "open scans"),
     ],
@@ -144,6 +147,21 @@ def test_limits_refuse_a_scan_before_it_costs_anything(tmp_path, limits, words):
     assert not list(tmp_path.iterdir()), "no folder is left behind"
     house.take(stream[1:2])
     assert house.count("livestem_rejected_total", reason="unknown_scan") == 1
+
+
+def test_an_open_ended_scan_has_an_end_all_the_same(tmp_path):
+    house = House(tmp_path, Limits(planned_frames=1))
+    house.take(messages(plan(frames=None), tiles(plan())))
+    assert house.count("livestem_rejected_total", reason="limit") == 6
+    assert [t.frame for t in house.ingest.scans["s1", "scan"].accumulator.missing()] == []
+
+
+def test_only_so_many_tiles_wait_for_their_start(tmp_path, caplog):
+    house = House(tmp_path, Limits(waiting_tiles=2))
+    start, *rest = messages(plan(), tiles(plan()))
+    house.take(rest)
+    assert house.count("livestem_rejected_total", reason="limit") == len(rest) - 2
+    assert len(caplog.records) == 2, "the first and the tenth are told, the others counted"
 
 
 def test_a_full_disk_refuses_a_scan(house):

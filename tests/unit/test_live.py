@@ -31,8 +31,8 @@ class FakeEncoders(Encoders):
         super().__init__()
         self.fake = Fake()
 
-    def of(self, parameters):
-        return None if parameters.recipe.encoder == "lattice" else self.fake
+    def of(self, recipe):
+        return None if recipe.encoder == "lattice" else self.fake
 
 
 def running(tmp_path, shape=(24, 24), **asked):

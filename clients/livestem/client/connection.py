@@ -16,7 +16,7 @@ import msgspec
 import zmq
 
 from livestem.client.endpoints import Endpoint
-from livestem.domain.errors import WireError
+from livestem.domain.errors import TransportError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.protocol.follower import Ask, Effect, Follower, Role, Take
 from livestem.wire import messages as m
@@ -39,6 +39,11 @@ class Connection:
         Family of topics to subscribe to.
     on_rejected : callable
         Called with the `WireError` of every message that was dropped.
+
+    Raises
+    ------
+    TransportError
+        If the endpoint is none. That nobody is there yet is no error.
     """
 
     def __init__(
@@ -67,10 +72,14 @@ class Connection:
         self.sub = context.socket(zmq.SUB)
         self.sub.setsockopt(zmq.RCVHWM, _RCVHWM)
         self.sub.setsockopt(zmq.SUBSCRIBE, f"{stream}.".encode())
-        self.sub.connect(endpoint.endpoint)
         self.dealer = context.socket(zmq.DEALER)
         self.dealer.setsockopt(zmq.SNDHWM, 1000)
-        self.dealer.connect(endpoint.talk)
+        try:
+            self.sub.connect(endpoint.endpoint)
+            self.dealer.connect(endpoint.talk)
+        except zmq.ZMQError as e:
+            self.close()
+            raise TransportError(f"{endpoint.endpoint} is no address to connect to ({e.strerror})") from e
 
     def register(self, poller: zmq.Poller) -> None:
         """Have `poller` watch both sockets."""

@@ -41,7 +41,7 @@ class Subscriber:
     >>> from livestem.client import Subscriber
     >>> with Subscriber("tcp://127.0.0.1:5570") as results:   # doctest: +SKIP
     ...     for message in results:
-    ...         print(message.header.type)
+    ...         print(type(message.header).__name__)
     """
 
     def __init__(
@@ -60,17 +60,22 @@ class Subscriber:
         self.rejected: dict[str, int] = {}
         self.lost: list[Lost] = []
         self._own_context = zmq.Context() if context is None else None
-        self._connection = Connection(
-            context or self._own_context,  # type: ignore[arg-type]
-            endpoint,
-            stream="res",
-            role="observer",
-            take="snapshot" if history else "new",
-            name=name,
-            ordered=True,
-            limits=limits,
-            on_rejected=self._count,
-        )
+        try:
+            self._connection = Connection(
+                context or self._own_context,  # type: ignore[arg-type]
+                endpoint,
+                stream="res",
+                role="observer",
+                take="snapshot" if history else "new",
+                name=name,
+                ordered=True,
+                limits=limits,
+                on_rejected=self._count,
+            )
+        except TransportError:
+            if self._own_context is not None:
+                self._own_context.term()
+            raise
         self._poller = zmq.Poller()
         self._connection.register(self._poller)
         self._ready: deque[Message] = deque()

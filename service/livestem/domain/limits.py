@@ -20,14 +20,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     channels                      the scan is refused: channels of an energy axis
     chips                         the scan is refused, with the chip size that would fit
     classes                       the scan is refused: classes of a support set
-    planned_frames                the scan is refused; an open-ended one is ended there
+    planned_frames                the scan is refused; of an open-ended one, tiles beyond are dropped (``limit``)
     accumulator_bytes             the scan is refused; estimated from the plan at `scan_start`
     free_disk_bytes               the scan is refused while less than this would be left
     open_scans                    a further scan is refused until one is done
-    waiting_tiles                 the oldest early tile (before its `scan_start`) is dropped and asked for again
+    waiting_tiles                 the oldest early tile (before its `scan_start`) is dropped and counted (``limit``)
     unacknowledged_bytes          a recorded source waits; an instrument's oldest acknowledged data go first
     resend_bytes                  the oldest acknowledged message is forgotten and answered ``gone``
-    live_queue                    the older live map is dropped (newest wins)
     snapshot_page_bytes           the snapshot goes on in a further page
     ============================  ==============================================================
     """
@@ -46,7 +45,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     waiting_tiles: int = 1024
     unacknowledged_bytes: int = 32 * MIB
     resend_bytes: int = 256 * MIB
-    live_queue: int = 1
     snapshot_page_bytes: int = 8 * MIB
 
 

@@ -6,7 +6,8 @@ state      on                             then
 greeting   welcome                        proving: send `probe` until its nonce is heard
 proving    echo of the nonce (published)  following: `attach` or `snapshot` for each stream
 following  attached / last snapshot page  the stream's gaps are tracked from there
-following  an unknown session or epoch    observers track it from 1; services greet again
+following  an unknown session             observers track it from 1; services greet again
+following  another epoch of a session     greet again: who answers `hello` is alive, a late word proves nothing
 any        no answer for `retry_s`        ask again (every request is idempotent)
 any        refusal of `hello`             tell, and ask again much later
 any        refusal of `attach`            tell; the session's next heartbeat brings us back
@@ -18,8 +19,8 @@ A subscription is proved by the nonce and by nothing else: what a SUB receives b
 it will receive. Reliable messages that come before their stream is tracked are not delivered; they are in the
 sender's buffer, and the tracker asks for them. Unnumbered ones are delivered as they come.
 
-A session goes from one epoch to the next and never back: what comes late from one that has ended is dropped, and
-what it still owed is reported lost.
+Only an answer ends an epoch: then what comes late from it is dropped, and what it still owed is reported lost.
+Streams that are followed go on while we greet again.
 """
 
 from __future__ import annotations
@@ -125,11 +126,9 @@ class Follower:
         header = message.header
         if isinstance(header, m.Echo) and header.nonce == self._nonce and self.state == "proving":
             return self._proved(now)
-        if self.state != "following" or not header.session:
-            return []
         track = self._tracks.get(header.session)
         if track is None or track.epoch != header.epoch:
-            return self._stranger(message, now)
+            return self._stranger(message, now) if self.state == "following" and header.session else []
         if isinstance(header, m.Reliable):
             return track.arrived(Deliver(message), header.seq, now)
         assert isinstance(header, m.Unnumbered)
@@ -179,7 +178,9 @@ class Follower:
         self.state, self._pending = "following", {}
         effects: list[Effect] = []
         for stream in self._streams:
-            if self._take == "new":
+            if self._take != "attach" and stream.session in self._tracks:  # followed, perhaps in another epoch
+                effects += self._begin(stream, 1, now)
+            elif self._take == "new":
                 effects += self._begin(stream, stream.last_seq + 1, now)
             else:
                 kind = m.Attach if self._take == "attach" else m.Snapshot
@@ -193,7 +194,7 @@ class Follower:
             return []
         if any(p.header.session == header.session for p in self._pending.values()):
             return []  # its attach or snapshot is under way
-        if self._take == "attach":
+        if self._take == "attach" or header.session in self._tracks:
             self._greet()
             return self.tick(now)
         stream = m.Stream(session=header.session, epoch=header.epoch, first_seq=1, last_seq=0)
@@ -209,8 +210,9 @@ class Follower:
         if track is None:
             track = Track(stream.session, stream.epoch, GapTracker(first), self._ordered, self._limits)
             self._tracks[stream.session] = track
+            effects.append(Tracking(stream))
         track.gaps.announced(stream.last_seq, now)
-        return [*effects, Tracking(stream)]
+        return effects
 
     def _attached(self, stream: m.Stream, now: float) -> list[Effect]:
         known = self._tracks.get(stream.session)

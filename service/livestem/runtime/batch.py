@@ -139,7 +139,7 @@ def _process(
 
     def resolved(plan: ScanPlan) -> Any:
         grid, parameters = resolve(plan, settings.processing)
-        encoders.of(parameters)
+        encoders.of(parameters.recipe)
         return grid, parameters
 
     ingest = Ingest(

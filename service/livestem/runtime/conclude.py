@@ -19,7 +19,7 @@ _MISSING_TOLD = 4096  # bands in a message; the result file lists them all
 def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanResult:
     """Compute the finals of a finished scan."""
     accumulator = scan.accumulator
-    finals = finalise(Collected.of(accumulator, final=True), scan.parameters, encoders.of(scan.parameters))
+    finals = finalise(Collected.of(accumulator, final=True), scan.parameters, encoders.of(scan.parameters.recipe))
     return ScanResult(
         session=scan.session,
         scan_id=scan.scan_id,

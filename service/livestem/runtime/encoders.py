@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from livestem.domain.errors import LivestemError
-from livestem.domain.parameters import Parameters
+from livestem.domain.parameters import Preset
 from livestem.runtime import weights
 from livestem.runtime.features import Encoder
 
@@ -29,7 +29,7 @@ class Encoders:
         self._lock = threading.Lock()
         self._vgg16: Encoder | None = None
 
-    def of(self, parameters: Parameters) -> Encoder | None:
+    def of(self, recipe: Preset) -> Encoder | None:
         """Return the encoder, or None for the lattice descriptor, which needs no weights.
 
         Raises
@@ -37,7 +37,7 @@ class Encoders:
         LivestemError
             If the weights are not here or torch is missing; the message says what to do.
         """
-        if parameters.recipe.encoder == "lattice":
+        if recipe.encoder == "lattice":
             return None
         with self._lock:
             if self._vgg16 is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +105,7 @@ class Ingest:
         self._on_finalise = on_finalise
         self.scans: dict[Key, OpenScan] = {}
         self._settled: dict[Key, bool] = {}  # finished or refused; whether it was accepted
+        self._dropped: Counter[str] = Counter()
         self._early: deque[Message] = deque(maxlen=limits.waiting_tiles)
 
     def apply(self, message: Message, *, repaired: bool = False) -> list[m.Verdict]:
@@ -124,9 +125,12 @@ class Ingest:
         return []
 
     def reject(self, error: WireError) -> None:
-        """Count a dropped message."""
+        """Count a dropped message; say so for the first, the tenth, the hundredth of its reason."""
         self._metrics.rejected.labels(reason=error.reason).inc()
-        log.warning("message dropped: %s", error)
+        self._dropped[error.reason] += 1
+        count = self._dropped[error.reason]
+        if str(count).rstrip("0") == "1":
+            log.warning("message dropped: %s (%d so far for this reason)", error, count)
 
     def commit(self, session: str, epoch: int, seq: int) -> None:
         """Make everything of a session durable, and note how much of the stream the maps now include."""
@@ -188,7 +192,7 @@ class Ingest:
         facts = _facts(grid, parameters, start.plan)
         if key in self.scans:
             return facts
-        self._check_limits(start.plan, grid)
+        self._check_limits(start.plan, grid, parameters)
         folder = self._store.begin(*key, plan_bytes, parameter_bytes)
         if parameters.support is not None:
             self._store.keep_support(parameters.support)
@@ -199,7 +203,7 @@ class Ingest:
         log.info("scan %s: %s", start.scan_id, ", ".join(f"{k} {v}" for k, v in facts.items()))
         return facts
 
-    def _check_limits(self, plan: ScanPlan, grid: Grid) -> None:
+    def _check_limits(self, plan: ScanPlan, grid: Grid, parameters: Parameters) -> None:
         limits = self._limits
         needed = memory_bytes(plan, grid)
         for what, value, most in (
@@ -207,6 +211,7 @@ class Ingest:
             ("pixels", max(_pixels(plan)), limits.pixels),
             ("channels", plan.eds.energy.channels if plan.eds else 0, limits.channels),
             ("chips (use a larger --chip-px)", grid.chips, limits.chips),
+            ("classes", len(parameters.support.names) if parameters.support else 0, limits.classes),
             ("planned frames", plan.frames or 0, limits.planned_frames),
             ("bytes of memory", needed, limits.accumulator_bytes),
         ):
@@ -221,6 +226,8 @@ class Ingest:
         if scan is None:
             return
         scan.heard = time.monotonic()
+        if tile.frame >= self._limits.planned_frames:
+            raise WireError("limit", f"frame {tile.frame}, this service allows {self._limits.planned_frames}")
         with scan.lock:
             is_new = scan.accumulator.apply(message)
         if not is_new:
@@ -249,6 +256,8 @@ class Ingest:
         key = _key(message)
         scan = self.scans.get(key)
         if scan is None and key not in self._settled:
+            if len(self._early) == self._limits.waiting_tiles:
+                self.reject(WireError("limit", f"{len(self._early)} tiles wait for their scan_start"))
             self._early.append(message)
         elif scan is None and not self._settled[key]:
             raise WireError("unknown_scan", f"scan {key[1]} was refused")

@@ -98,7 +98,7 @@ class LiveScorer:
         scan.live = kept
         features: dict[str, Feature] = {}
         if data.haadf is not None:
-            encoder = self._encoders.of(kept.parameters)
+            encoder = self._encoders.of(kept.parameters.recipe)
             features["haadf"] = (
                 haadf_feature(data, kept.parameters, None)
                 if encoder is None

@@ -29,7 +29,7 @@ from livestem.client.hub import Hub
 from livestem.domain import life
 from livestem.domain.errors import LivestemError
 from livestem.domain.geometry import Grid
-from livestem.domain.parameters import Parameters
+from livestem.domain.parameters import PRESETS, Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.protocol.publisher import Publisher
 from livestem.protocol.resend import Frames
@@ -74,6 +74,7 @@ class Segmenter:
         self._failure: str | None = None
         self._epoch = time.time_ns()
         self._encoders = Encoders(None if settings.weights is None else Path(settings.weights))
+        self._encoders.of(PRESETS[settings.processing.preset or "default"])  # what is missing is said now
         with ExitStack() as opened:  # closes what is open already if a later part cannot be opened
             self.store = opened.enter_context(Store(settings.store_path))
             self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -148,7 +149,7 @@ class Segmenter:
 
     def _resolve(self, plan: ScanPlan) -> tuple[Grid, Parameters]:
         grid, parameters = resolve(plan, self.settings.processing, allow_sender=self.settings.allow_processing)
-        self._encoders.of(parameters)  # refuses now, not at the end of the scan, if weights are missing
+        self._encoders.of(parameters.recipe)  # refuses now, not at the end of the scan, if weights are missing
         return grid, parameters
 
     def _on_verdict(self, verdict: m.Verdict) -> None:

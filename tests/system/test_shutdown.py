@@ -1,0 +1,112 @@
+"""The end of a service, a source or a listener: nothing lost that was acknowledged, nothing left that blocks the next.
+
+``serve`` exits 0 on SIGTERM and on Ctrl-C: it is how one ends it. ``replay`` and ``listen`` exit 130 on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import Service, end, run, start, wait_for
+
+from livestem.client import Acquisition, Haadf, Sampling, ScanPlan
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them"),
+]
+
+PLAN = ScanPlan(haadf=Haadf(sampling=Sampling(shape=(64, 64), pixel_nm=(1.0, 1.0)), dtype="<u2"), frames=4)
+PICTURE = np.random.default_rng(0).integers(100, 1000, (64, 64)).astype("<u2")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_drains_and_leaves_a_store_for_the_next(tmp_path: Path, number: signal.Signals):
+    with Service(tmp_path) as service, Acquisition("cut", service.acquisition, recorded=True) as acquisition:
+        acquisition.wait_for_service(20)
+        with acquisition.start_scan(PLAN, "whole") as scan:
+            for frame in range(4):
+                scan.haadf(PICTURE, frame=frame)
+        cut = acquisition.start_scan(PLAN, "cut")
+        cut.haadf(PICTURE, frame=0)
+        acquisition.wait_acknowledged()
+        assert end(service.process, number) == 0  # the whole scan's finals may still be under way
+    assert "Traceback" not in service.words()
+    result = json.loads((service.store / "cut" / "whole" / "result.json").read_bytes())
+    assert result["status"] == "complete"
+    assert sorted(path.name for path in (service.store / "cut" / "cut").iterdir()) == ["journal.sqlite"]
+    assert not list(service.store.rglob("*-wal")) and not list(service.store.rglob(".*partial*"))
+    for journal in service.store.rglob("journal.sqlite"):
+        db = sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert db.execute("SELECT COUNT(*) FROM messages WHERE type = 'haadf_tile'").fetchone()[0] >= 1
+        db.close()
+    with Service(tmp_path / "again", store=service.store) as again:
+        again.assert_well()
+
+
+def test_an_acknowledged_tile_survives_kill_9(tmp_path: Path):
+    with Service(tmp_path) as service, Acquisition("killed", service.acquisition, recorded=True) as acquisition:
+        acquisition.wait_for_service(20)
+        scan = acquisition.start_scan(PLAN, "scan")
+        scan.haadf(PICTURE, frame=0)
+        acquisition.wait_acknowledged()
+        assert end(service.process, signal.SIGKILL) == -signal.SIGKILL
+    journal = service.store / "killed" / "scan" / "journal.sqlite"
+    done = run("batch", journal, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "result.json").read_bytes())["coverage"] == {"haadf": 0.25}
+    with Service(tmp_path / "again", store=service.store) as again:  # its lock died with it
+        again.assert_well()
+
+
+def test_ctrl_c_in_mid_replay_aborts_the_scan_and_frees_the_endpoint(service: Service):
+    flags = ("--session", "broken-off", "--acquisition", service.acquisition, "--frames", 4)
+    sender = start("simulate", *flags, "--speed", "0.01")
+    try:
+        wait_for(lambda: service.metric("livestem_open_scans") == 1)
+        before = service.metric("livestem_tiles_received_total")
+        wait_for(lambda: service.metric("livestem_tiles_received_total") > before)
+        sender.send_signal(signal.SIGINT)
+        assert sender.wait(20) == 130
+        assert sender.stderr is not None and "Traceback" not in sender.stderr.read()
+    finally:
+        end(sender)
+    wait_for(lambda: service.metric("livestem_open_scans") == 0, 30)
+    done = run("simulate", *flags[2:], "--frames", 1, "--speed", "max", "--session", "next")
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: list((service.store / "next").rglob("result.json")), 30)
+    service.assert_well()
+
+
+def test_a_source_that_vanishes_leaves_an_incomplete_scan_and_a_free_service(tmp_path: Path):
+    (tmp_path / "serve.toml").write_text("vanish_s = 1.5\n")
+    with Service(tmp_path, "--config", tmp_path / "serve.toml") as service:
+        sender = start(
+            *("simulate", "--frames", 4, "--speed", "0.02", "--session", "gone"),
+            *("--acquisition", service.acquisition),
+        )
+        try:
+            wait_for(lambda: service.metric("livestem_tiles_received_total") >= 4)
+        finally:
+            assert end(sender, signal.SIGKILL) == -signal.SIGKILL
+        wait_for(lambda: service.metric("livestem_scans_total") == 1, 30)
+        assert service.metric("livestem_scans_total", status="complete") == 0
+        service.assert_well()
+
+
+def test_listen_leaves_quietly(service: Service):
+    listener = start("listen", "--results", service.results)
+    try:
+        wait_for(lambda: service.metric("livestem_subscriptions") >= 1)
+        listener.send_signal(signal.SIGINT)
+        assert listener.wait(20) == 130
+        assert listener.stderr is not None and "Traceback" not in listener.stderr.read()
+    finally:
+        end(listener)

@@ -1,0 +1,1 @@
+"""Fixtures of the wire's tests: real sockets, each test its own context and endpoints."""

@@ -1,0 +1,213 @@
+"""A publisher and a follower without sockets: a link that loses, doubles, delays, reorders and spoils, and a clock.
+
+Everything is decided by one seeded generator, so that a failure can be run again. Faults end at a given time; what
+is promised must then come true, because the heartbeats go on.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from livestem.domain.errors import WireError
+from livestem.domain.limits import DEFAULT_LIMITS, Limits
+from livestem.protocol.follower import Ask, Deliver, Effect, Follower, Lost, Refused, Take, Tracking
+from livestem.protocol.publisher import Publisher
+from livestem.protocol.resend import Frames
+from livestem.wire import messages as m
+from livestem.wire.codec import decode, encode
+
+STEP_S = 0.01
+BEAT_S = 0.2  # a real hub beats every second; the faster one only shortens the tests
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Probabilities of each fault for each message, and how long one may be on its way, s."""
+
+    loss: float = 0.0
+    double: float = 0.0
+    spoil: float = 0.0
+    delay_s: float = 0.0
+
+
+def ids(stem: str) -> Iterator[str]:
+    return (f"{stem}{i}" for i in itertools.count())
+
+
+def numbered(epoch: int, seq: int, session: str = "s1") -> m.Agreement:
+    """Return a small reliable message that says which one it is."""
+    return m.Agreement(session=session, scan_id="a", agreement={str(epoch): {str(seq): None}})
+
+
+@dataclass
+class World:
+    """One hub with one session, and one follower of it."""
+
+    seed: int
+    faults: Faults
+    take: Take = "snapshot"
+    ordered: bool = True
+    stored: bool = True  # the publisher has a store for what its buffer lets go
+    limits: Limits = DEFAULT_LIMITS
+    follower_limits: Limits = DEFAULT_LIMITS
+    now: float = 0.0
+    effects: list[Effect] = field(default_factory=list)
+    published: dict[int, int] = field(default_factory=dict)  # epoch -> last seq
+    requests: int = 0
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
+        self._way: list[tuple[float, int, str, Frames]] = []
+        self._order = itertools.count()
+        self._store: dict[tuple[int, int], Frames] = {}
+        self._beat_at = 0.0
+        self.publisher: Publisher | None = None
+        role = "service" if self.take == "attach" else "observer"
+        self.follower = Follower(
+            role=role, take=self.take, ids=ids("f"), ordered=self.ordered, limits=self.follower_limits
+        )
+
+    # --- the publisher's side ---
+
+    def start(self, epoch: int, session: str = "s1") -> None:
+        """A publisher starts (again): nothing is left of the one before but what was stored."""
+
+        def older(first: int, last: int) -> Iterable[tuple[int, Frames]]:
+            return [(s, f) for s in range(first, last + 1) if (f := self._store.get((epoch, s))) is not None]
+
+        def keep(seq: int, frames: Frames) -> None:
+            self._store[epoch, seq] = frames
+
+        store = {"older": older, "keep": keep} if self.stored else {}
+        self.publisher = Publisher(session, "res", epoch, lambda: 0, limits=self.limits, **store)  # type: ignore[arg-type]
+        self.published[epoch] = 0
+        self._send("pub", self.publisher.heartbeat())
+
+    def stop(self) -> None:
+        """The publisher is killed."""
+        self.publisher = None
+
+    def publish(self) -> None:
+        """Publish the next reliable message."""
+        assert self.publisher is not None
+        epoch = self.publisher.epoch
+        self.published[epoch] += 1
+        header = numbered(epoch, self.published[epoch], self.publisher.session)
+        self._send("pub", self.publisher.publish(header))
+
+    # --- time ---
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        for _ in range(round(seconds / STEP_S)):
+            self.now += STEP_S
+            if self.publisher is not None and self.now >= self._beat_at:
+                self._beat_at = self.now + BEAT_S
+                self._send("pub", self.publisher.heartbeat())
+            while self._way and self._way[0][0] <= self.now:
+                _, _, channel, frames = heapq.heappop(self._way)
+                self._arrive(channel, frames)
+            self._take_effects(self.follower.tick(self.now))
+
+    def settle(self, most_s: float = 30.0) -> None:
+        """End all faults and let everything come to rest; an `AssertionError` if it does not."""
+        self.faults = Faults()
+        for _ in range(round(most_s)):
+            self.run(1.0)
+            if self.rested:
+                return
+        raise AssertionError(f"not at rest {most_s} s after the last fault: {self.follower.__dict__}")
+
+    @property
+    def rested(self) -> bool:
+        """Whether the follower has all that the running publisher has published."""
+        assert self.publisher is not None
+        gaps = self.follower.gaps(self.publisher.session)
+        if self.follower.state != "following" or gaps is None:
+            return False
+        return gaps.complete and gaps.contiguous == self.published[self.publisher.epoch]
+
+    # --- what came of it ---
+
+    def delivered(self, epoch: int) -> list[int]:
+        """Return the seq of every reliable message of an epoch as delivered."""
+        headers = [e.message.header for e in self.effects if isinstance(e, Deliver)]
+        found = [h for h in headers if isinstance(h, m.Agreement) and h.epoch == epoch]
+        assert all(h.agreement == {str(epoch): {str(h.seq): None}} for h in found), "a message is not its own"
+        return [h.seq for h in found]
+
+    @property
+    def lost(self) -> list[int]:
+        """Return every seq reported lost."""
+        return [s for e in self.effects if isinstance(e, Lost) for s in range(e.first, e.last + 1)]
+
+    @property
+    def tracking(self) -> list[m.Stream]:
+        """Return the streams that were begun."""
+        return [e.stream for e in self.effects if isinstance(e, Tracking)]
+
+    # --- the link ---
+
+    def _send(self, channel: str, frames: Frames) -> None:
+        faults, rng = self.faults, self.rng
+        if rng.random() < faults.loss:
+            return
+        for _ in range(2 if rng.random() < faults.double else 1):
+            due = self.now + rng.random() * faults.delay_s
+            sent = _spoilt(frames, rng) if rng.random() < faults.spoil else frames
+            heapq.heappush(self._way, (due, next(self._order), channel, sent))
+
+    def _arrive(self, channel: str, frames: Frames) -> None:
+        try:
+            message = decode(frames, self.follower_limits)
+            if channel == "pub":
+                self._take_effects(self.follower.published(message, self.now))
+            elif channel == "reply":
+                self._take_effects(self.follower.replied(message, self.now))
+            elif self.publisher is not None and isinstance(message.header, m.Talk):
+                self._serve(self.publisher, message.header)
+        except WireError:
+            pass  # dropped, as every owner of sockets does
+
+    def _serve(self, publisher: Publisher, request: m.Talk) -> None:
+        """What a hub does."""
+        self.requests += 1
+        if isinstance(request, m.Hello):
+            welcome = m.Welcome(request_id=request.request_id, version=1, streams=(publisher.state,))
+            self._send("reply", encode(welcome))
+        elif isinstance(request, m.Probe):
+            self._send("pub", encode(m.Echo(nonce=request.nonce, epoch=publisher.epoch), stream="res"))
+        elif request.session != publisher.session:
+            self._send("reply", encode(m.Refusal(request_id=request.request_id, reason="no such session")))
+        else:
+            for out in publisher.on_request(b"f", request):
+                self._send("pub" if out.peer is None else "reply", out.frames)
+
+    def _take_effects(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Ask):
+                self._send("request", encode(effect.header))
+            else:
+                assert not isinstance(effect, Refused), effect
+                self.effects.append(effect)
+                if isinstance(effect, Deliver) and self.take == "attach":
+                    self._acknowledge(effect.message.header.session)
+
+    def _acknowledge(self, session: str) -> None:
+        ack = self.follower.acknowledged(session)
+        if ack is not None:
+            self._send("request", encode(msgspec.structs.replace(ack, sent_ns=0)))
+
+
+def _spoilt(frames: Frames, rng: random.Random) -> Frames:
+    """Return frames with one bit flipped."""
+    spoilt = [bytearray(f) for f in frames]
+    frame = rng.choice([f for f in spoilt if f])
+    frame[rng.randrange(len(frame))] ^= 1 << rng.randrange(8)
+    return [bytes(f) for f in spoilt]
