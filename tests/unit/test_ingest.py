@@ -174,6 +174,14 @@ def test_a_full_disk_refuses_a_scan(house):
     ("asked", "words"),
     [
         ({"chip_px": 100}, "larger than the field"),
+        (
+            {
+                "support": msgspec.convert(
+                    {"classes": [{"name": n, "chips": [[0, 0]], "scan": "s0/scan"} for n in "ab"]}, SupportSet
+                )
+            },
+            "another scan",
+        ),
         ({"elements": ("H",)}, "H"),
         ({"clusters": 1000}, "--clusters"),
         ({"lines": ("Fe_Kx",)}, "Fe_Kx"),

@@ -11,6 +11,7 @@ from livestem.domain.errors import LivestemError, UsageError
 from livestem.domain.geometry import Grid, plan_grid
 from livestem.domain.parameters import PRESETS, Parameters, Processing
 from livestem.domain.scan import ScanPlan
+from livestem.domain.support import SupportSet
 
 Origin = Literal["user", "metadata", "automatic", "none"]
 
@@ -56,7 +57,7 @@ def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -
         grey="given" if plan.haadf is not None and plan.haadf.grey_range else "percentile",
     )
     if asked.support is not None:
-        asked.support.indices(grid)
+        _check_support(asked.support, grid)
     if asked.clusters is not None and asked.clusters > grid.chips:
         raise UsageError(f"{asked.clusters} clusters of {grid.chips} chips; use --clusters {grid.chips} or fewer")
     if plan.eds is not None and origin != "automatic":
@@ -70,6 +71,16 @@ def checked(**asked: object) -> Processing:
         return msgspec.convert(asked, Processing)
     except msgspec.ValidationError as e:
         raise UsageError(re.sub(r" - at `\$\.?([^`]*)`", r" (\1)", str(e))) from e
+
+
+def _check_support(support: SupportSet, grid: Grid) -> None:
+    elsewhere = [c.name for c in support.classes if c.scan is not None]
+    if elsewhere:
+        raise UsageError(
+            f"class {elsewhere[0]} takes its examples from another scan, which this version cannot; "
+            "leave `scan` out and name chips of this scan"
+        )
+    support.indices(grid)
 
 
 def _elements(plan: ScanPlan, asked: Processing, lines: tuple[str, ...]) -> tuple[tuple[str, ...], Origin]:
