@@ -18,7 +18,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --co
 .DEFAULT_GOAL := help
 # One pip at a time in one environment, and lint before tests.
 .NOTPARALLEL:
-.PHONY: help install install-vgg16 install-all demo test fast lint format check clean
+.PHONY: help install install-vgg16 install-all demo test fast lint format schema check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand -t 16
@@ -46,6 +46,9 @@ lint: install-all  ## style, types and import contracts, without tests
 format: install-all  ## put the code into the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+schema: install  ## rewrite the wire's schema.json; refuses a change without a new version
+	$(BIN)/python -m livestem.wire.schema
 
 check: lint test  ## what CI runs: lint and test
 

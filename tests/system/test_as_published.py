@@ -46,7 +46,6 @@ def test_batch_and_replay_agree_with_the_real_network(weights: Path, recordings:
     assert {results[0]["maps"][f"louvain.{m}"].get("ensemble") for m in MODALITIES} == {None, "mean"}
 
 
-@pytest.mark.xfail(strict=True, reason="serve does not look for the weights of its own preset until a scan begins")
 def test_serve_says_at_its_start_that_weights_are_missing(tmp_path: Path):
     import subprocess
 

@@ -28,7 +28,7 @@ class Batch:
 
     def __init__(self, file: Path, folder: Path) -> None:
         self.file, self.folder = file, folder
-        done = run("batch", file, *FLAGS, "--out", folder)
+        done = run("batch", file, *FLAGS, "--out", folder, env={"OMP_NUM_THREADS": "2"})
         assert done.returncode == 0, done.stderr
         self.result = json.loads((folder / "result.json").read_bytes())
 
@@ -51,12 +51,10 @@ def test_replay_gives_the_digest_of_batch(service: Service, batch: Batch, speed:
     batch.assert_same(service.replay_fully(batch.file, "--speed", speed, *FLAGS))
 
 
-def test_batch_twice_gives_the_same_and_replaces(batch: Batch, tmp_path: Path):
-    out = tmp_path / "out"
-    for threads in ("1", "2"):
-        done = run("batch", batch.file, *FLAGS, "--out", out, env={"OMP_NUM_THREADS": threads})
-        assert done.returncode == 0, done.stderr
-        batch.assert_same(out)
+def test_the_number_of_threads_does_not_matter(batch: Batch, tmp_path: Path):
+    done = run("batch", batch.file, *FLAGS, "--out", tmp_path / "out", env={"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    batch.assert_same(tmp_path / "out")  # made with two
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 

@@ -9,6 +9,7 @@ import json
 import signal
 import sqlite3
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -66,30 +67,26 @@ def test_an_acknowledged_tile_survives_kill_9(tmp_path: Path):
         again.assert_well()
 
 
-def test_ctrl_c_in_mid_replay_aborts_the_scan_and_frees_the_endpoint(service: Service):
-    flags = ("--session", "broken-off", "--acquisition", service.acquisition, "--frames", 4)
-    sender = start("simulate", *flags, "--speed", "0.01")
+def test_ctrl_c_in_mid_replay_aborts_the_scan_and_frees_the_endpoint(service: Service, written: Path):
+    flags = (written / "haadf.hspy", written / "eds.hspy", "--acquisition", service.acquisition)
+    sender = start("replay", *flags, "--session", "broken-off", "--dwell-us", 20_000)  # 20 s a frame
     try:
-        wait_for(lambda: service.metric("livestem_open_scans") == 1)
-        before = service.metric("livestem_tiles_received_total")
-        wait_for(lambda: service.metric("livestem_tiles_received_total") > before)
+        wait_for(lambda: service.metric("livestem_tiles_received_total") >= 4)
         sender.send_signal(signal.SIGINT)
         assert sender.wait(20) == 130
         assert sender.stderr is not None and "Traceback" not in sender.stderr.read()
     finally:
         end(sender)
     wait_for(lambda: service.metric("livestem_open_scans") == 0, 30)
-    done = run("simulate", *flags[2:], "--frames", 1, "--speed", "max", "--session", "next")
-    assert done.returncode == 0, done.stderr
-    wait_for(lambda: list((service.store / "next").rglob("result.json")), 30)
+    service.replay_fully(*flags[:2], "--speed", "max", "--session", "next")
     service.assert_well()
 
 
-def test_a_source_that_vanishes_leaves_an_incomplete_scan_and_a_free_service(tmp_path: Path):
-    (tmp_path / "serve.toml").write_text("vanish_s = 1.5\n")
+def test_a_source_that_vanishes_leaves_an_incomplete_scan_and_a_free_service(written: Path, tmp_path: Path):
+    (tmp_path / "serve.toml").write_text("vanish_s = 2.0\n")
     with Service(tmp_path, "--config", tmp_path / "serve.toml") as service:
         sender = start(
-            *("simulate", "--frames", 4, "--speed", "0.02", "--session", "gone"),
+            *("replay", written / "haadf.hspy", written / "eds.hspy", "--dwell-us", 20_000, "--session", "gone"),
             *("--acquisition", service.acquisition),
         )
         try:
@@ -110,3 +107,24 @@ def test_listen_leaves_quietly(service: Service):
         assert listener.stderr is not None and "Traceback" not in listener.stderr.read()
     finally:
         end(listener)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="expire() goes by tiles, not by heartbeats; later tiles are acknowledged and lost"
+)
+def test_a_source_that_pauses_and_beats_has_not_vanished(tmp_path: Path):
+    """Drift correction, a refilled cryostat, coffee: the adapter is there, its beam is not."""
+    (tmp_path / "serve.toml").write_text("vanish_s = 1.5\n")
+    with (
+        Service(tmp_path, "--config", tmp_path / "serve.toml") as service,
+        Acquisition("pause", service.acquisition, recorded=True) as acquisition,
+    ):
+        acquisition.wait_for_service(20)
+        with acquisition.start_scan(PLAN, "paused") as scan:
+            scan.haadf(PICTURE, frame=0)
+            time.sleep(4)
+            for frame in range(1, 4):
+                scan.haadf(PICTURE, frame=frame)
+        acquisition.wait_acknowledged()
+        result = json.loads((service.finished("pause", "paused") / "result.json").read_bytes())
+    assert (result["coverage"], result["status"]) == ({"haadf": 1.0}, "complete")

@@ -38,15 +38,6 @@ def test_the_virtual_microscope_is_segmented_live(service: Service, tmp_path: Pa
     assert truth.with_suffix(".npz").is_file() and truth.with_suffix(".json").is_file()
 
 
-def test_two_scans_in_a_row_share_the_service(service: Service):
-    before = service.metric("livestem_scans_total", status="complete")
-    for seed in (1, 2):
-        done = run("simulate", "--frames", 1, "--speed", "max", "--seed", seed, "--acquisition", service.acquisition)
-        assert done.returncode == 0, done.stderr
-    wait_for(lambda: service.metric("livestem_scans_total", status="complete") == before + 2, 30)
-    service.assert_well()
-
-
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.CompletedProcess[str], Path]]:
     out = tmp_path_factory.mktemp("demo") / "out"

@@ -1,7 +1,8 @@
 """What runs beside livestem: publish a microscope's data, follow the results. Light: no science is loaded here."""
 
-from livestem.client.acquisition import Acquisition, ScanWriter
+from livestem.client.acquisition import Acquisition
 from livestem.client.endpoints import Endpoint
+from livestem.client.scan_writer import ScanWriter
 from livestem.client.subscriber import Subscriber
 from livestem.domain.geometry import Grid, Sampling
 from livestem.domain.scan import Beam, Eds, EnergyAxis, Haadf, ScanPlan

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from livestem.client.acquisition import Acquisition, ScanWriter
+from livestem.client.acquisition import Acquisition
+from livestem.client.scan_writer import ScanWriter
 from livestem.domain.scan import ScanPlan
 from livestem.domain.tiles import EdsEvents, HaadfTile, Tile
 

@@ -253,9 +253,11 @@ class Follower:
                 request_id=next(self._ids), session=asked.session, epoch=header.epoch, cursor=header.cursor
             )
             self._want(ask)
-            return [self._paged(asked.session, header.cursor, message), *self.tick(now)]
+            hole = _between(asked.session, asked.cursor, header.cursor)
+            return [*hole, self._paged(asked.session, header.cursor, message), *self.tick(now)]
         stream = m.Stream(session=asked.session, epoch=header.epoch, first_seq=1, last_seq=header.watermark)
-        return [*self._begin(stream, header.watermark + 1, now), *self._newest(message)]
+        hole = _between(asked.session, asked.cursor, header.watermark + 1)
+        return [*hole, *self._begin(stream, header.watermark + 1, now), *self._newest(message)]
 
     def _paged(self, session: str, seq: int, message: Message) -> Effect:
         """A page that holds no readable message must not end the snapshot: the message is lost, the rest is not."""
@@ -270,3 +272,9 @@ class Follower:
             return [Deliver(decode(unnest(a), self._limits), repaired=True) for a in message.arrays]
         except WireError:
             return []
+
+
+def _between(session: str, before: int | None, seq: int) -> list[Effect]:
+    """Return what a snapshot skips, because the publisher no longer has it."""
+    first = (before or 0) + 1
+    return [Lost(session, first, seq - 1)] if first < seq else []

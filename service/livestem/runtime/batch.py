@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
-from livestem.client.acquisition import ScanWriter
 from livestem.client.replay import TileSource
+from livestem.client.scan_writer import ScanWriter
 from livestem.domain import life
 from livestem.domain.errors import RefusedError, UsageError
 from livestem.domain.limits import Limits

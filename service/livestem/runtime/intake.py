@@ -110,7 +110,9 @@ class Intake:
             adapter.session = effect.stream.session
             self._announce(f"attached to session {adapter.session} at {adapter.connection.endpoint.endpoint}")
         elif isinstance(effect, Lost):
-            log.error("session %s: messages %d to %d are gone for good", effect.session, effect.first, effect.last)
+            log.warning(
+                "session %s: the sender has let messages %d to %d go", effect.session, effect.first, effect.last
+            )
         elif isinstance(effect, Refused):
             log.error("the adapter at %s refuses: %s", adapter.connection.endpoint.endpoint, effect.reason)
 

@@ -28,7 +28,7 @@ class Metrics:
     """Every metric of the service; one registry each, so that tests do not share numbers."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a gauge of its birth beside every counter tells nobody anything
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge of its birth beside every counter tells nobody anything
         self.registry = CollectorRegistry()
         self.tiles = self._counter("livestem_tiles_received", "Tiles counted in", "modality")
         self.duplicates = self._counter("livestem_tiles_duplicate", "Tiles that were here already")
