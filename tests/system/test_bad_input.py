@@ -18,9 +18,6 @@ from processes import CLI, Service, assert_one_clear_line, environment, free_por
 
 pytestmark = pytest.mark.system
 
-_CLICK = "typer prints its own box of six lines: main() must run it with standalone_mode=False and catch UsageError"
-_TWICE = "ingest logs the refusal as a warning, beside the error: two lines"
-
 
 @pytest.fixture(scope="module")
 def bad(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -160,7 +157,6 @@ def test_batch_says_why_a_scan_cannot_be_done(told: Told, bad: Path, case: str):
 
 
 @pytest.mark.parametrize("case", REFUSED)
-@pytest.mark.xfail(strict=True, reason=_TWICE)
 def test_batch_says_it_in_one_line(told: Told, case: str):
     assert_one_clear_line(told[case])
 
@@ -215,7 +211,6 @@ def test_wrong_usage_exits_2_and_names_the_mistake(bad: Path, arguments: tuple[s
     assert done.stdout == "" and done.stderr
 
 
-@pytest.mark.xfail(strict=True, reason=_CLICK)
 def test_wrong_usage_is_told_in_one_line(bad: Path):
     assert_one_clear_line(run("batch", "eds.hspy", "--out", "o", "--chip-px", "abc", cwd=bad), "--chip-px", codes=(2,))
 
@@ -259,12 +254,9 @@ def test_an_endpoint_is_tcp_host_port(endpoint: str):
 @pytest.mark.parametrize(
     "arguments",
     [
-        pytest.param(("serve", "--http-port", "99999", "--store", "s"), id="http-port",
-                     marks=pytest.mark.xfail(strict=True, reason="ValueError of settings.Http escapes cli/serve.py")),
-        pytest.param(("batch", "eds.hspy", "--out", "README.md/x"), id="out-below-a-file",
-                     marks=pytest.mark.xfail(strict=True, reason="OSError of partial.mkdir escapes runtime/batch.py")),
-        pytest.param(("demo", "--frames", "1", "--speed", "max", "--out", "README.md"), id="demo-out-is-a-file",
-                     marks=pytest.mark.xfail(strict=True, reason="OSError of out.mkdir escapes cli/demo.py")),
+        pytest.param(("serve", "--http-port", "99999", "--store", "s"), id="http-port"),
+        pytest.param(("batch", "eds.hspy", "--out", "README.md/x"), id="out-below-a-file"),
+        pytest.param(("demo", "--frames", "1", "--speed", "max", "--out", "README.md"), id="demo-out-is-a-file"),
         pytest.param(("batch", "eds.hspy", "--out", "README.md"), id="out-is-a-file"),
         pytest.param(("batch", "eds.hspy", "--out", "."), id="out-is-foreign"),
         pytest.param(("serve", "--http-port", "0", "--store", "README.md"), id="store-is-a-file"),
@@ -320,7 +312,6 @@ def _damaged(journal: Path, path: Path, sql: str) -> Path:
 
 
 _LAST = "(SELECT MAX(n) FROM messages WHERE type = 'eds_tile')"
-_DAMAGED = "WireError and msgspec errors of one stored message escape runtime/journal.py without its name"
 
 
 @pytest.mark.parametrize(
@@ -331,7 +322,7 @@ _DAMAGED = "WireError and msgspec errors of one stored message escape runtime/jo
         pytest.param("DELETE FROM messages WHERE type = 'scan_start';", "scan_start", id="no-start"),
         pytest.param("DROP TABLE messages;", "cannot be read", id="no-table"),
         pytest.param(f"UPDATE messages SET message = zeroblob(length(message)) WHERE n = {_LAST};",
-                     "damaged.sqlite", id="zeroed", marks=pytest.mark.xfail(strict=True, reason=_DAMAGED)),
+                     "damaged.sqlite", id="zeroed"),
         pytest.param(f"UPDATE messages SET message = substr(message, 1, length(message) - 4) || x'00000000' "
                      f"WHERE n = {_LAST};",
                      "damaged.sqlite", id="flipped"),
@@ -352,7 +343,6 @@ def test_half_a_journal_is_named_and_the_service_lives_on(service: Service, jour
     service.assert_well()
 
 
-@pytest.mark.xfail(strict=True, reason="batch.py ends every scan as complete, whatever the journal says and lacks")
 def test_an_unfinished_scans_journal_is_not_called_complete(journal: Path, tmp_path: Path):
     sql = f"DELETE FROM messages WHERE type = 'scan_end' OR n = {_LAST};"
     unfinished = _damaged(journal, tmp_path / "unfinished.sqlite", sql)

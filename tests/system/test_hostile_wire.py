@@ -174,7 +174,6 @@ def test_a_message_that_was_made_wrong_is_given_up_and_the_scan_ends(service: Se
     service.assert_well()
 
 
-@pytest.mark.xfail(strict=True, reason="status goes by the number of tile messages the source states, not by coverage")
 def test_a_scan_with_holes_is_not_called_complete(service: Service):
     with Acquisition("half", service.acquisition, recorded=True) as acquisition:
         acquisition.wait_for_service(20)
@@ -221,9 +220,6 @@ def test_rubbish_at_the_other_doors_harms_nothing(service: Service):
     service.assert_well()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="socketserver.handle_error prints a traceback; runtime/metrics.py must override it"
-)
 def test_a_scrape_that_is_broken_off_is_no_traceback(tmp_path: Path):
     with Service(tmp_path) as service:
         for _ in range(20):

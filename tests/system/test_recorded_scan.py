@@ -185,7 +185,6 @@ def test_a_late_listener_gets_the_finals_from_the_snapshot(heard: Heard):
     assert again == reliable
 
 
-@pytest.mark.xfail(strict=True, reason="typer exits 1 on EPIPE itself; main() never sees the BrokenPipeError")
 def test_a_listener_may_leave_after_the_first_line(heard: Heard):
     command = f"{sys.executable} -m livestem.cli listen --results {heard.service.results} | head -n 1"
     done = subprocess.run(

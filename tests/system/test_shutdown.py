@@ -109,9 +109,6 @@ def test_listen_leaves_quietly(service: Service):
         end(listener)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="expire() goes by tiles, not by heartbeats; later tiles are acknowledged and lost"
-)
 def test_a_source_that_pauses_and_beats_has_not_vanished(tmp_path: Path):
     """Drift correction, a refilled cryostat, coffee: the adapter is there, its beam is not."""
     (tmp_path / "serve.toml").write_text("vanish_s = 1.5\n")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scans import plan, tiles
 
-from livestem.domain.errors import LivestemError, RefusedError, UsageError
+from livestem.domain.errors import LivestemError, UsageError
 from livestem.domain.parameters import Processing
 from livestem.domain.support import SupportClass, SupportSet
 from livestem.runtime.batch import run_batch
@@ -170,7 +170,7 @@ def test_an_earlier_result_is_replaced_whole(result, tmp_path):
 
 
 def test_a_refused_or_broken_scan_leaves_nothing(tmp_path):
-    with pytest.raises(RefusedError, match="larger than the field"):
+    with pytest.raises(LivestemError, match="larger than the field"):
         run(tmp_path / "out", chip_px=99)
 
     class Broken(Field):

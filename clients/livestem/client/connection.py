@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,13 +15,12 @@ import msgspec
 import zmq
 
 from livestem.client.endpoints import Endpoint
+from livestem.client.tally import Tally
 from livestem.domain.errors import TransportError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.protocol.follower import Ask, Effect, Follower, Role, Take
 from livestem.wire import messages as m
 from livestem.wire.codec import Message, decode, encode
-
-log = logging.getLogger(__name__)
 
 _RCVHWM = 100_000  # messages; the follower always drains, so this is only for a pause of the process
 
@@ -60,7 +58,7 @@ class Connection:
         on_rejected: Callable[[WireError], None] | None = None,
     ) -> None:
         self.endpoint, self._limits = endpoint, limits
-        self._on_rejected = on_rejected or (lambda e: log.warning("message dropped: %s", e))
+        self._on_rejected = on_rejected or Tally("message").add
         self.follower = Follower(
             role=role,
             take=take,

@@ -20,6 +20,7 @@ import zmq
 from numpy.typing import NDArray
 
 from livestem.client.endpoints import Endpoint, refuse_open_bind
+from livestem.client.tally import Tally
 from livestem.domain.errors import LivestemError, TransportError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.protocol.publisher import Out, Publisher
@@ -52,6 +53,8 @@ class Hub:
         Who we are, for people.
     on_talk : callable, optional
         Called with every request, on the hub's thread, once it is answered.
+    on_rejected : callable, optional
+        Called with the error of every request that was dropped, for a metric; the hub logs them thinly itself.
     eager : callable, optional
         While it returns True, heartbeats are sent ten times a second.
 
@@ -73,6 +76,7 @@ class Hub:
         server: str,
         limits: Limits = DEFAULT_LIMITS,
         on_talk: Callable[[m.Talk], None] | None = None,
+        on_rejected: Callable[[WireError], None] | None = None,
         eager: Callable[[], bool] = lambda: False,
     ) -> None:
         self.epoch, self.server, self._limits = epoch, server, limits
@@ -81,7 +85,8 @@ class Hub:
         self._publishers: dict[str, Publisher] = {}
         self.lock = threading.RLock()
         self.subscribers = 0
-        self.rejected: dict[str, int] = {}
+        self._dropped = Tally("request")
+        self._on_rejected = on_rejected
         self._heard: dict[bytes, float] = {}
         self._stop = threading.Event()
         self._xpub = _bind(context, zmq.XPUB, endpoint.endpoint)
@@ -109,6 +114,11 @@ class Hub:
             frames = self._publishers[session].publish(header, arrays, codec=codec)
             self._send(frames)
         return list(frames)
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Requests dropped so far, by reason."""
+        return dict(self._dropped.by_reason)
 
     def publisher(self, session: str) -> Publisher | None:
         """Return the publisher of a session, if it is served here."""
@@ -175,8 +185,9 @@ class Hub:
                     if not isinstance(header, m.Talk):
                         raise WireError("topic", "only talk belongs on a ROUTER")
                 except WireError as e:
-                    self.rejected[e.reason] = self.rejected.get(e.reason, 0) + 1
-                    log.warning("request dropped: %s", e)
+                    self._dropped.add(e)
+                    if self._on_rejected is not None:
+                        self._on_rejected(e)
                     continue
                 self._on_request(peer, header)
 

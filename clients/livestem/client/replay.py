@@ -52,13 +52,30 @@ class Pace:
         return float((tile.frame + (tile.y + height) / self._rows[modality]) * self.frame_s)
 
 
+def hand_over(
+    source: TileSource,
+    writer: ScanWriter,
+    *,
+    before: Callable[[Tile], None] = lambda tile: None,
+    after: Callable[[Tile], None] = lambda tile: None,
+) -> None:
+    """Hand a source's tiles to a writer, and end the scan as the source ended it (a journal knows)."""
+    for tile in source.tiles():
+        before(tile)
+        writer.tile(tile)
+        after(tile)
+    end = getattr(source, "end", None)
+    if end is not None and end.status == "aborted":
+        writer.end("aborted", end.reason)
+
+
 def send_scan(
     acquisition: Acquisition,
     source: TileSource,
     *,
     plan: ScanPlan | None = None,
     speed: float | None = None,
-    on_tile: Callable[[Tile], None] | None = None,
+    on_tile: Callable[[Tile], None] = lambda tile: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> ScanWriter:
@@ -84,13 +101,13 @@ def send_scan(
     pace = Pace(plan, speed)
     with acquisition.start_scan(plan, source.scan_id) as writer:
         began = clock()
-        for tile in source.tiles():
-            wait = began + pace.due_s(tile) - clock()
-            if wait > 0:
-                sleep(wait)
-            writer.tile(tile)
-            if on_tile is not None:
-                on_tile(tile)
+
+        def wait(tile: Tile) -> None:
+            early = began + pace.due_s(tile) - clock()
+            if early > 0:
+                sleep(early)
+
+        hand_over(source, writer, before=wait, after=on_tile)
     if acquisition.recorded:
         acquisition.wait_acknowledged()
     return writer

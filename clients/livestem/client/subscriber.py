@@ -12,7 +12,8 @@ import zmq
 
 from livestem.client.connection import Connection
 from livestem.client.endpoints import RESULTS, Endpoint
-from livestem.domain.errors import LivestemError, TransportError, UsageError, WireError
+from livestem.client.tally import Tally
+from livestem.domain.errors import LivestemError, TransportError, UsageError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.protocol.follower import Deliver, Effect, Lost, Refused, Tracking
 from livestem.wire import messages as m
@@ -57,7 +58,7 @@ class Subscriber:
             endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
         except ValueError as e:
             raise UsageError(str(e)) from e
-        self.rejected: dict[str, int] = {}
+        self._dropped = Tally("result message")
         self.lost: list[Lost] = []
         self._own_context = zmq.Context() if context is None else None
         try:
@@ -70,7 +71,7 @@ class Subscriber:
                 name=name,
                 ordered=True,
                 limits=limits,
-                on_rejected=self._count,
+                on_rejected=self._dropped.add,
             )
         except TransportError:
             if self._own_context is not None:
@@ -81,6 +82,11 @@ class Subscriber:
         self._ready: deque[Message] = deque()
         self._revisions: dict[tuple[str, str], int] = {}  # newest of each scan
         self._closed = False
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Messages dropped so far, by reason."""
+        return dict(self._dropped.by_reason)
 
     @property
     def subscribed(self) -> bool:
@@ -162,9 +168,6 @@ class Subscriber:
             self._revisions[scan] = header.revision
             self._ready = deque(w for w in self._ready if not _older_live(w, header))
         self._ready.append(message)
-
-    def _count(self, error: WireError) -> None:
-        self.rejected[error.reason] = self.rejected.get(error.reason, 0) + 1
 
 
 def _older_live(waiting: Message, live: m.Live) -> bool:

@@ -51,17 +51,34 @@ def main() -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT):  # both drain; a shell starts background jobs with SIGINT ignored
         signal.signal(number, _interrupt)
     try:
-        app()
+        code = app(standalone_mode=False)
     except LivestemError as e:
         sys.exit(_fail(str(e), e.exit_code))
+    except _ClickError as e:
+        sys.exit(_usage(e))
     except ModuleNotFoundError as e:
         sys.exit(_missing(e))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(_fail("stopped", 130))
     except BrokenPipeError:  # `livestem listen | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+# The base of every error that the option parser raises, wherever this typer keeps its click.
+_ClickError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def _usage(error: Exception) -> int:
+    """Tell what is wrong with the call: one line, or the help where nothing was asked."""
+    text = error.format_message()  # type: ignore[attr-defined]
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(text, file=sys.stderr)
+        return 2
+    context = getattr(error, "ctx", None)
+    where = f"; see {context.command_path} --help" if context is not None else ""
+    return _fail(f"{text.rstrip('.')}{where}", 2)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

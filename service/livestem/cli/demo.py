@@ -19,7 +19,7 @@ from livestem.client.acquisition import Acquisition
 from livestem.client.endpoints import Endpoint
 from livestem.client.replay import send_scan
 from livestem.client.subscriber import Subscriber
-from livestem.domain.errors import LivestemError, TransportError
+from livestem.domain.errors import LivestemError, TransportError, UsageError
 from livestem.domain.parameters import Processing
 from livestem.domain.support import SupportClass, SupportSet
 
@@ -63,7 +63,10 @@ def demo(
         wanted = msgspec.structs.replace(wanted, support=examples(simulation, grid, seed))
         plan = msgspec.structs.replace(plan, processing=wanted)
 
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UsageError(f"{out} cannot be made: {e.strerror or e}; choose another --out") from e
     began = time.perf_counter()
     heard = _run(simulation, plan, times, out / "store", console)
     folder = out / "store" / heard.session / simulation.scan_id

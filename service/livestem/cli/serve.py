@@ -20,7 +20,9 @@ def serve(
         list[str] | None, typer.Option("--acquisition", help="Endpoint of an adapter to attach to; may be repeated.")
     ] = None,
     results: Annotated[str | None, typer.Option("--results", help="Endpoint to publish results at.")] = None,
-    http_port: Annotated[int | None, typer.Option("--http-port", help="Port of /health and /metrics.")] = None,
+    http_port: Annotated[
+        int | None, typer.Option("--http-port", min=0, max=65535, help="Port of /health and /metrics.")
+    ] = None,
 ) -> None:
     """Run the segmenter: attach to an instrument, segment live, cluster at scan end, publish and store."""
     from livestem.domain.errors import LivestemError

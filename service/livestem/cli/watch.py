@@ -30,6 +30,8 @@ def watch(
     wait: Wait = 30.0,
 ) -> None:
     """Publish every recording that appears in a folder, as fast as the segmenter takes it."""
+    import rsciio  # noqa: F401  (what is not installed is said now, not at the first file)
+
     from livestem.sources import Watched
 
     if files.haadf is not None or files.eds is not None:

@@ -46,7 +46,8 @@ class WireError(LivestemError):
     ----------
     reason : str
         One word from a closed list (``livestem_rejected_total{reason}``): ``check``, ``header``, ``version``,
-        ``payload``, ``limit``, ``topic``, ``value``, ``conflict``, ``overlap``, ``outside``, ``unknown_scan``.
+        ``payload``, ``limit``, ``topic``, ``value``, ``conflict``, ``overlap``, ``outside``,
+        ``unknown_scan``, ``finished``.
     detail : str
         What was wrong, for the log.
     """

@@ -33,7 +33,7 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             if symbol not in SYMBOLS:
                 raise ValueError(f"unknown element {symbol!r}; use symbols such as Fe or O")
         for number, name in ((self.chip_px, "chip_px"), (self.chip_nm, "chip_nm"), (self.clusters, "clusters")):
-            if number is not None and not number > 0:
+            if number is not None and not 0 < number < float("inf"):
                 raise ValueError(f"{name} must be positive, got {number}")
 
     def over(self, other: Processing) -> Processing:

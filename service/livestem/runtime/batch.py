@@ -13,11 +13,13 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
-from livestem.client.replay import TileSource
+from livestem.client.replay import TileSource, hand_over
 from livestem.client.scan_writer import ScanWriter
 from livestem.domain import life
-from livestem.domain.errors import RefusedError, UsageError
+from livestem.domain.errors import LivestemError, RefusedError, StoreError, UsageError
+from livestem.domain.geometry import Grid
 from livestem.domain.limits import Limits
+from livestem.domain.parameters import Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.domain.support import SupportSet
 from livestem.domain.tiles import Tile
@@ -107,7 +109,10 @@ def run_batch(
     refuse_foreign(out)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as e:
+        raise StoreError(f"{out} cannot be made: {e.strerror or e}; choose another --out") from e
     try:
         result = _process(source, plan, settings, partial, session, on_tile, on_accepted)
         write_result(partial, result)
@@ -137,9 +142,15 @@ def _process(
     encoders = Encoders(None if settings.weights is None else Path(settings.weights))
     finished: list[tuple[OpenScan, life.Status]] = []
 
-    def resolved(plan: ScanPlan) -> Any:
-        grid, parameters = resolve(plan, settings.processing)
-        encoders.of(parameters.recipe)
+    refusal: list[LivestemError] = []
+
+    def resolved(plan: ScanPlan) -> tuple[Grid, Parameters]:
+        try:
+            grid, parameters = resolve(plan, settings.processing)
+            encoders.of(parameters.recipe)
+        except LivestemError as e:
+            refusal.append(e)  # the verdict has its words only; here its exit code counts, too
+            raise
         return grid, parameters
 
     ingest = Ingest(
@@ -151,12 +162,10 @@ def _process(
         verdict = line.verdict(source.scan_id)
         assert verdict is not None
         if not verdict.accepted:
-            raise RefusedError(verdict.reason)
+            raise refusal[0] if refusal else RefusedError(verdict.reason)
         on_accepted(verdict)
         with ScanWriter(line, plan, source.scan_id) as writer:
-            for tile in source.tiles():
-                writer.tile(tile)
-                on_tile(tile)
+            hand_over(source, writer, after=on_tile)
         ingest.settle(session, 2**62)
     finally:
         ingest.close()

@@ -17,15 +17,22 @@ _MISSING_TOLD = 4096  # bands in a message; the result file lists them all
 
 
 def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanResult:
-    """Compute the finals of a finished scan."""
+    """Compute the finals of a finished scan.
+
+    What was measured decides its status: a scan is complete if nothing of its plan is missing, whatever the sender
+    says of its end; only that it was aborted is taken on its word.
+    """
     accumulator = scan.accumulator
+    missing = accumulator.missing()
+    if status != "aborted":
+        status = "incomplete" if missing else "complete"
     finals = finalise(Collected.of(accumulator, final=True), scan.parameters, encoders.of(scan.parameters.recipe))
     return ScanResult(
         session=scan.session,
         scan_id=scan.scan_id,
         status=status,
         coverage=accumulator.coverage(),
-        missing=accumulator.missing(),
+        missing=missing,
         counts=None if accumulator.eds is None else accumulator.eds.counts,
         input_digest=accumulator.input_digest(),
         finals=finals,

@@ -94,6 +94,11 @@ class Collected:
             return np.zeros(self.grid.chips, dtype=bool)
         return coverage(exposure, self.grid, side) >= LEAST_COVERAGE
 
+    def valid_pixels(self) -> Mask:
+        """Return (H, W) which HAADF pixels were visited."""
+        assert self.haadf_exposure is not None
+        return np.asarray(self.haadf_exposure > 0)
+
     def visits(self) -> Floats:
         """Return (N, 1) EDS visits of each chip relative to the fully scanned field's, for means per visit."""
         assert self.eds_exposure is not None and self.grid.eds_px is not None

@@ -25,6 +25,7 @@ from livestem.stages.features import join, whiten_by_neighbours
 
 Key = tuple[str, str]  # method, modality
 # What a label map may depend on in its last bits.
+_CLIPPED = 0.01  # of the pixels at an end of the detector's range: hot and dead pixels are fewer
 _LIBRARIES = ("livestem", "numpy", "scipy", "scikit-learn", "igraph", "exspy", "torch")
 
 
@@ -259,11 +260,14 @@ def _as_map(labels: NDArray[np.int16], data: Collected) -> NDArray[np.int16]:
 def _warnings(data: Collected, quantifier: Quantifier | None) -> Iterator[str]:
     if data.spectra is not None and quantifier is None:
         yield "no element could be told from the spectra; name them with --elements"
-    if data.haadf is not None and data.plan.haadf is not None and np.dtype(data.plan.haadf.dtype).kind in "ui":
-        top = np.iinfo(data.plan.haadf.dtype).max
-        clipped = float(np.mean(data.haadf >= top))
-        if clipped > 0.001:  # a thousandth: more than a few hot pixels
-            yield f"HAADF is clipped at {top} in {100 * clipped:.1f} % of the pixels; lower the detector's gain"
+    haadf = data.plan.haadf
+    if haadf is not None and data.haadf is not None and np.dtype(haadf.dtype).kind in "ui":
+        seen = data.haadf[data.valid_pixels()]
+        ends = np.iinfo(haadf.dtype)
+        for end, advice in ((ends.min, "raise its offset"), (ends.max, "lower its gain")):
+            clipped = float(np.mean(seen == end)) if seen.size else 0.0
+            if clipped > _CLIPPED:
+                yield f"HAADF is {end} in {100 * clipped:.1f} % of the pixels, the detector's end; {advice}"
 
 
 def _numerics(encoder: Encoder | None) -> dict[str, Any]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
+from livestem.client.tally import Tally
 from livestem.domain import life
 from livestem.domain.errors import LivestemError, WireError
 from livestem.domain.geometry import Grid
@@ -104,8 +105,8 @@ class Ingest:
         self._store, self._resolve, self._limits, self._metrics = store, resolve, limits, metrics
         self._on_finalise = on_finalise
         self.scans: dict[Key, OpenScan] = {}
-        self._settled: dict[Key, bool] = {}  # finished or refused; whether it was accepted
-        self._dropped: Counter[str] = Counter()
+        self._settled: dict[Key, Literal["refused", "done", "cut off"]] = {}
+        self._dropped = Tally("acquisition message")
         self._early: deque[Message] = deque(maxlen=limits.waiting_tiles)
 
     def apply(self, message: Message, *, repaired: bool = False) -> list[m.Verdict]:
@@ -125,12 +126,9 @@ class Ingest:
         return []
 
     def reject(self, error: WireError) -> None:
-        """Count a dropped message; say so for the first, the tenth, the hundredth of its reason."""
+        """Count a dropped message."""
         self._metrics.rejected.labels(reason=error.reason).inc()
-        self._dropped[error.reason] += 1
-        count = self._dropped[error.reason]
-        if str(count).rstrip("0") == "1":
-            log.warning("message dropped: %s (%d so far for this reason)", error, count)
+        self._dropped.add(error)
 
     def commit(self, session: str, epoch: int, seq: int) -> None:
         """Make everything of a session durable, and note how much of the stream the maps now include."""
@@ -148,6 +146,11 @@ class Ingest:
         for scan in self._of(session):
             if scan.end is not None and contiguous >= scan.end.seq:
                 self._on(scan, life.NothingMoreComes())
+
+    def heard(self, session: str) -> None:
+        """Note that a session's sender is alive: a beam may pause for minutes in mid-scan."""
+        for scan in self._of(session):
+            scan.heard = time.monotonic()
 
     def expire(self, now: float, vanish_s: float) -> None:
         """Finish the scans whose source has said nothing for `vanish_s`."""
@@ -169,8 +172,8 @@ class Ingest:
         try:
             facts = self._begin(message, start)
         except LivestemError as e:
-            self._settled[key] = False
-            log.warning("scan %s of session %s refused: %s", start.scan_id, start.session, e)
+            self._settled[key] = "refused"
+            log.info("scan %s of session %s refused: %s", start.scan_id, start.session, e)
             return [_verdict(start, accepted=False, reason=str(e)[:4096])]
         for early in [e for e in self._early if _key(e) == key]:
             self._early.remove(early)
@@ -187,7 +190,7 @@ class Ingest:
                 raise LivestemError(
                     f"session {start.session} holds this scan already, processed otherwise; use another --session"
                 )
-            self._settled[key] = True
+            self._settled[key] = "done"
             return {"already": known.status}
         facts = _facts(grid, parameters, start.plan)
         if key in self.scans:
@@ -254,21 +257,27 @@ class Ingest:
     def _open(self, message: Message) -> OpenScan | None:
         """Return the scan a message belongs to; keep the message if its start has not come yet."""
         key = _key(message)
-        scan = self.scans.get(key)
-        if scan is None and key not in self._settled:
+        scan, settled = self.scans.get(key), self._settled.get(key)
+        if scan is not None:
+            return scan
+        if settled is None:
             if len(self._early) == self._limits.waiting_tiles:
                 self.reject(WireError("limit", f"{len(self._early)} tiles wait for their scan_start"))
             self._early.append(message)
-        elif scan is None and not self._settled[key]:
+        elif settled == "done":
+            self._metrics.duplicates.inc()
+        elif settled == "refused":
             raise WireError("unknown_scan", f"scan {key[1]} was refused")
-        return scan
+        else:
+            raise WireError("finished", f"scan {key[1]} was finished without this: its source had been silent too long")
+        return None
 
     def _on(self, scan: OpenScan, event: life.Event) -> None:
         scan.life, effects = scan.life.on(event)
         for effect in effects:
             key = scan.session, scan.scan_id
             del self.scans[key]
-            self._settled[key] = True
+            self._settled[key] = "done" if scan.end is not None else "cut off"
             scan.journal.close()
             self._on_finalise(scan, effect.status)
 

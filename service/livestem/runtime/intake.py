@@ -100,6 +100,8 @@ class Intake:
             adapter.connection.close()
 
     def _take(self, adapter: _Adapter, effect: Effect) -> None:
+        if isinstance(effect, Deliver):
+            self._ingest.heard(effect.message.header.session)
         if isinstance(effect, Deliver) and isinstance(effect.message.header, m.OfScan):
             adapter.fresh = True
             self._on_session(effect.message.header.session)

@@ -14,7 +14,7 @@ from types import TracebackType
 
 import msgspec
 
-from livestem.domain.errors import SourceError, StoreError
+from livestem.domain.errors import SourceError, StoreError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.domain.scan import ScanPlan
 from livestem.domain.tiles import EdsDense, EdsEvents, HaadfTile, Tile
@@ -156,11 +156,14 @@ class JournalRecording:
         raise SourceError(f"{self._path} holds no scan_start; the scan never began")
 
     def _read(self, where: str) -> Iterator[Message]:
+        number = 0
         try:
-            for (blob,) in self._db.execute(f"SELECT message FROM messages WHERE {where}"):
+            for number, blob in self._db.execute(f"SELECT n, message FROM messages WHERE {where}"):  # noqa: B007
                 yield decode(unnest_blob(blob), self._limits)
         except sqlite3.Error as e:
-            raise SourceError(f"{self._path} cannot be read: {e}") from e
+            raise SourceError(f"{self._path} cannot be read: {e}; it is damaged") from e
+        except (msgspec.DecodeError, WireError) as e:
+            raise SourceError(f"{self._path} is damaged at message {number}: {e}; replay another copy of it") from e
 
 
 def unnest_blob(blob: bytes) -> list[Buffer]:

@@ -46,7 +46,7 @@ class _Kept:
 
 
 class LiveScorer:
-    """Looks at running scans; owned by one thread.
+    """Looks at running scans; one thread at a time.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -58,6 +59,17 @@ class Metrics:
         return Gauge(name, text, registry=self.registry)
 
 
+class _Server(ThreadingHTTPServer):
+    """An HTTP server whose peers may leave when they like."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Let a broken connection go unsaid; anything else is a bug and is told."""
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
+
 class HttpEndpoint:
     """Answers ``/metrics`` and ``/health`` on its own thread.
 
@@ -99,12 +111,11 @@ class HttpEndpoint:
                 """Say nothing: a scrape every few seconds is no news."""
 
         try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
+            self._server = _Server((host, port), Handler)
         except OSError as e:
             raise TransportError(
                 f"http://{host}:{port} is in use by another program ({e.strerror}); stop it or give --http-port"
             ) from e
-        self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
         self._thread.start()

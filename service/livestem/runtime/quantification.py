@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,12 @@ def build_quantifier(
     if parameters.elements_origin == "automatic":
         if total.sum() < _ENOUGH_COUNTS:
             return None
-        found = _identified(total, axis, plan, parameters)
+        named = (*parameters.elements, *parameters.strays)
+        known = _visible(named, axis, beam)
+        if known != named:
+            hidden = ", ".join(e for e in named if e not in known)
+            warnings.append(f"the recording names {hidden}, of which this energy axis shows no line")
+        found = _identified(total, axis, plan, known)
         parameters = msgspec.structs.replace(
             parameters, elements=tuple(e for e in found.elements if e not in parameters.strays)
         )
@@ -140,7 +146,9 @@ def build_quantifier(
             f"unexplained peak at {energy:.2f} keV ({counts:.0f} counts); name its element with --elements"
             for energy, counts in found.unexplained
         ]
-        warnings.append(f"elements found automatically: {', '.join(parameters.elements) or 'none'}")
+        beside = "" if not known else f" beside those the recording names ({', '.join(known)})"
+        added = ", ".join(e for e in found.elements if e not in known) or "none"
+        warnings.append(f"elements found automatically{beside}: {added}")
     if not parameters.elements:
         return None
     families, k_factors = quantifier_parts(plan, parameters)
@@ -160,14 +168,19 @@ def _shift_warning(stated: EnergyAxis, found: EnergyAxis) -> list[str]:
     return [f"the peaks sit {abs(shift):.3f} keV {side} on the recording's energy axis; lines were fitted there"]
 
 
-def _identified(total: NDArray[Any], axis: EnergyAxis, plan: ScanPlan, parameters: Parameters) -> Identified:
+def _identified(total: NDArray[Any], axis: EnergyAxis, plan: ScanPlan, known: tuple[str, ...]) -> Identified:
     assert plan.eds is not None
-    known = (*parameters.elements, *parameters.strays)
-    resolution = plan.eds.energy_resolution_mnka_ev
-    try:
-        return identify_elements(total, axis, plan.beam.energy_kv, known, resolution)
-    except UsageError:  # the metadata name an element that this axis cannot show
-        return identify_elements(total, axis, plan.beam.energy_kv, (), resolution)
+    return identify_elements(total, axis, plan.beam.energy_kv, known, plan.eds.energy_resolution_mnka_ev)
+
+
+def _visible(elements: tuple[str, ...], axis: EnergyAxis, beam_energy_kv: float | None) -> tuple[str, ...]:
+    """Return the elements that have a line inside the axis and below the beam's energy."""
+    found = []
+    for element in elements:
+        with suppress(UsageError):
+            choose_lines((element,), axis, beam_energy_kv)
+            found.append(element)
+    return tuple(found)
 
 
 def warm_up() -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from livestem.domain.errors import LivestemError, UsageError
+from livestem.domain.errors import UsageError
 from livestem.domain.geometry import Grid, plan_grid
 from livestem.domain.parameters import PRESETS, Parameters, Processing
 from livestem.domain.scan import ScanPlan
@@ -67,6 +67,9 @@ def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -
 
 def checked(**asked: object) -> Processing:
     """Build `Processing` from options, with one clear line for what is wrong."""
+    preset = asked.get("preset")
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(f"unknown preset {preset!r}; use {', '.join(PRESETS)}")
     try:
         return msgspec.convert(asked, Processing)
     except msgspec.ValidationError as e:
@@ -99,6 +102,6 @@ def _check_lines(plan: ScanPlan, parameters: Parameters) -> None:
     """Refuse now what the quantification would refuse at the end of the scan."""
     from livestem.runtime.quantification import quantifier_parts
 
-    if not (*parameters.elements, *parameters.strays):
-        raise LivestemError("no element of the specimen is left; give --elements")
+    if not parameters.elements:
+        raise UsageError("no element of the specimen is left beside the strays; give --elements")
     quantifier_parts(plan, parameters)

@@ -72,6 +72,7 @@ class Segmenter:
         self._stop = threading.Event()
         self._finals: queue.Queue[tuple[OpenScan, life.Status] | None] = queue.Queue()
         self._failure: str | None = None
+        self._looking = threading.Lock()  # the live thread looks, and the finals thread once at a scan's end
         self._epoch = time.time_ns()
         self._encoders = Encoders(None if settings.weights is None else Path(settings.weights))
         self._encoders.of(PRESETS[settings.processing.preset or "default"])  # what is missing is said now
@@ -103,7 +104,13 @@ class Segmenter:
     def _bind(self) -> Hub:
         settings = self.settings
         return Hub(
-            self._context, settings.results, self._epoch, stream="res", server="segmenter", limits=settings.limits
+            self._context,
+            settings.results,
+            self._epoch,
+            stream="res",
+            server="segmenter",
+            limits=settings.limits,
+            on_rejected=lambda e: self.metrics.rejected.labels(reason=e.reason).inc(),
         )
 
     def close(self) -> None:
@@ -180,24 +187,29 @@ class Segmenter:
     def _run_live(self) -> None:
         while not self._stop.wait(self.settings.publish_interval_s):
             for scan in list(self._ingest.scans.values()):
-                try:
-                    with self.metrics.stage.labels(stage="live").time():
-                        state = self._live.look(scan)
-                except LivestemError as e:  # the next look may do better, and the finals tell for good
-                    log.warning("scan %s: no live map: %s", scan.scan_id, e)
-                    continue
-                if state is None:
-                    continue
-                arrays: tuple[NDArray[Any], ...] = ()
-                if state.label_map is not None:
-                    found = state.label_map
-                    arrays = (found.labels,) if found.scores is None else (found.labels, found.scores)
-                self._hub.publish(scan.session, state.header, arrays)
-                self.metrics.live.inc()
+                self._look(scan)
+
+    def _look(self, scan: OpenScan) -> None:
+        """Publish what is new about a scan, if anything is."""
+        try:
+            with self._looking, self.metrics.stage.labels(stage="live").time():
+                state = self._live.look(scan)
+        except LivestemError as e:  # the next look may do better, and the finals tell for good
+            log.warning("scan %s: no live map: %s", scan.scan_id, e)
+            return
+        if state is None:
+            return
+        arrays: tuple[NDArray[Any], ...] = ()
+        if state.label_map is not None:
+            found = state.label_map
+            arrays = (found.labels,) if found.scores is None else (found.labels, found.scores)
+        self._hub.publish(scan.session, state.header, arrays)
+        self.metrics.live.inc()
 
     def _run_finals(self) -> None:
         while (job := self._finals.get()) is not None:
             scan, status = job
+            self._look(scan)  # the last live map holds the last tile
             try:
                 self._finish(scan, status)
             except LivestemError as e:
@@ -209,16 +221,15 @@ class Segmenter:
         result = conclude(scan, status, self._encoders)
         write_result(self.store.folder(scan.session, scan.scan_id), result)
         publish_finals(result, lambda header, *arrays: self._hub.publish(scan.session, header, arrays))
-        self.store.finish(scan.session, scan.scan_id, status, result.finals.digest)
+        self.store.finish(scan.session, scan.scan_id, result.status, result.finals.digest)
         took = time.perf_counter() - began
-        self.metrics.scans.labels(status=status).inc()
+        self.metrics.scans.labels(status=result.status).inc()
         self.metrics.missing.set(len(result.missing))
         self.metrics.stage.labels(stage="finals").observe(took)
         self._announce(f"{summary(result)}; finals in {took:.2f} s")
 
     def _fail(self, scan: OpenScan, reason: str) -> None:
         """Tell everybody that there are no finals; the journal stays, so that nothing is lost."""
-        log.error("scan %s: no finals: %s", scan.scan_id, reason)
         self.store.finish(scan.session, scan.scan_id, "failed", None)
         self.metrics.scans.labels(status="failed").inc()
         accumulator = scan.accumulator
