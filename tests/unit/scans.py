@@ -9,8 +9,9 @@ import numpy as np
 
 from livestem.client.tilecheck import Totals, as_messages
 from livestem.domain.geometry import Sampling
+from livestem.domain.parameters import Processing
 from livestem.domain.scan import Beam, Eds, EnergyAxis, Haadf, ScanPlan
-from livestem.domain.support import SupportSet
+from livestem.domain.support import SupportClass, SupportSet
 from livestem.domain.tiles import EdsDense, EdsEvents, HaadfTile, Tile
 from livestem.protocol.publisher import Publisher
 from livestem.runtime.store import KnownScan
@@ -18,6 +19,16 @@ from livestem.wire import messages as m
 from livestem.wire.codec import Message, decode
 
 AXIS = EnergyAxis(channels=1024, scale_kev=0.01, offset_kev=-0.1)
+
+
+SUPPORT = SupportSet(
+    classes=(
+        SupportClass(name="iron", chips=((0, 0), (3, 1), (5, 2))),
+        SupportClass(name="titanium", chips=((0, 5), (3, 4), (5, 3))),
+    )
+)
+ASKED = Processing(elements=("Fe", "Ti"), chip_px=4, clusters=2, support=SUPPORT)
+TRUTH = np.repeat([[0, 0, 0, 1, 1, 1]], 6, axis=0)  # of `tiles`, in chips of 4 px
 
 
 def plan(

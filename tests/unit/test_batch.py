@@ -5,29 +5,26 @@ from __future__ import annotations
 import json
 import zipfile
 
+import h5py
 import msgspec
 import numpy as np
 import pytest
-from scans import plan, tiles
+from scans import ASKED, TRUTH, messages, plan, tiles
+from test_ingest import House
+from test_live import FakeEncoders
 
-from livestem.domain.errors import LivestemError, UsageError
-from livestem.domain.parameters import Processing
-from livestem.domain.support import SupportClass, SupportSet
+from livestem.domain.errors import LivestemError, SourceError, UsageError
 from livestem.runtime.batch import run_batch
+from livestem.runtime.conclude import conclude
+from livestem.runtime.encoders import Encoders
+from livestem.runtime.results import result_json
 from livestem.runtime.settings import Settings
+from livestem.sources import open_recording
 
-SUPPORT = SupportSet(
-    classes=(
-        SupportClass(name="iron", chips=((0, 0), (3, 1), (5, 2))),
-        SupportClass(name="titanium", chips=((0, 5), (3, 4), (5, 3))),
-    )
-)
-ASKED = Processing(elements=("Fe", "Ti"), chip_px=4, clusters=2, support=SUPPORT)
 CONTRACT = {
     "format", "livestem", "session", "scan_id", "status", "coverage", "missing_tiles", "grid", "encoder", "parameters",
     "numerics", "classes", "agreement", "regions", "support_version", "input_digest", "digest", "timings_s", "warnings",
 }  # fmt: skip
-TRUTH = np.repeat([[0, 0, 0, 1, 1, 1]], 6, axis=0)
 
 
 class Field:
@@ -161,6 +158,19 @@ def test_a_folder_of_somebody_elses_is_left_alone(tmp_path, existing):
     assert (out if existing == "file" else out / "thesis.tex").read_text() == "mine"
 
 
+def test_notes_beside_a_result_are_not_deleted(result, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "result.json").write_text("{}")
+    with pytest.raises(UsageError, match="--out"):
+        run(out)
+    (out / "result.json").write_bytes((result / "result.json").read_bytes())
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="--out"):
+        run(out)
+    assert (out / "notes.txt").read_text() == "mine"
+
+
 def test_an_earlier_result_is_replaced_whole(result, tmp_path):
     run(tmp_path / "out", clusters=3)
     first = json.loads((tmp_path / "out" / "result.json").read_text())["digest"]
@@ -181,6 +191,62 @@ def test_a_refused_or_broken_scan_leaves_nothing(tmp_path):
     with pytest.raises(LivestemError, match="in the middle"):
         run(tmp_path / "out", Broken())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lost_last_frame_of_an_open_ended_scan_is_missed(tmp_path):
+    of = plan(frames=None)
+    stream = list(messages(of, tiles(plan())))
+    house = House(tmp_path, **msgspec.structs.asdict(ASKED))
+    house.take([x for x in stream if getattr(x.header, "frame", 0) == 0])
+    house.ingest.settle("s1", 7, stream[-1].header.seq)
+    ((scan, status),) = house.finished
+    result = conclude(scan, status, Encoders())
+    assert result.status == "incomplete" and result.coverage.haadf == 0.5
+    assert [(t.modality, t.frame, t.h) for t in result.missing] == [("haadf", 1, 24), ("eds", 1, 24)]
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (4, 8)])
+def test_a_grid_of_one_or_two_chips_has_a_result(tmp_path, shape):
+    result = run(tmp_path / "out", Field(plan(shape)), support=None, clusters=None)
+    for found in result.finals.maps.values():
+        assert found.labels.shape == (1, shape[1] // 4) and (found.labels >= 0).all()
+
+
+def test_a_modality_with_one_usable_chip_does_not_take_the_others_with_it(tmp_path):
+    parts = []
+    for part in tiles(plan()):
+        if hasattr(part, "counts") and (part.y or part.frame):
+            empty = {"counts": np.zeros_like(part.counts), "channels": np.zeros(0, np.uint16)}
+            part = type(part)(frame=part.frame, y=part.y, x=0, **empty)
+        parts.append(part)
+    encoders = FakeEncoders()
+    of = plan()
+    house = House(tmp_path, **{**msgspec.structs.asdict(ASKED), "preset": "as_published", "support": None})
+    house.take(messages(of, parts))
+    ((scan, status),) = house.finished
+    found = conclude(scan, status, encoders).finals.maps
+    assert ("ward", "haadf") in found and ("louvain", "haadf+eds") in found
+
+
+def test_the_grey_mapping_of_a_network_is_recorded(tmp_path):
+    house = House(tmp_path, **{**msgspec.structs.asdict(ASKED), "preset": "as_published"})
+    house.take(messages(plan(), tiles(plan())))
+    ((scan, status),) = house.finished
+    grey = result_json(conclude(scan, status, FakeEncoders()))["parameters"]["grey_mapping"]
+    assert 150 < grey["low"] < 250 < 350 < grey["high"] < 500 and "percentiles 0.1 to 99.9" in grey["rule"]
+
+
+def test_a_result_is_not_taken_for_a_recording(result):
+    with pytest.raises(SourceError, match=r"journal\.sqlite"):
+        open_recording([result / "result.hspy"])
+
+
+def test_label_maps_lie_on_the_image_in_hyperspy(result):
+    with h5py.File(result / "result.hspy") as file:
+        image, labels = (file["Experiments"][name] for name in ("HAADF", "ward.haadf labels"))
+        centre = labels["axis-0"].attrs["offset"]
+        assert image["axis-0"].attrs["offset"] == 0.0 and labels["axis-0"].attrs["scale"] == 4.0
+        assert centre == 1.5, "the middle of pixels 0 to 3"
 
 
 def test_an_aborted_scan_is_finished_with_what_is_there(tmp_path):

@@ -54,6 +54,16 @@ def test_a_file_comes_once_after_it_has_settled(tmp_path, polls):
     assert polls(5) == [] and polls(5) == []
 
 
+def test_results_of_ours_are_no_recordings(tmp_path, polls):
+    save(tmp_path / "a.emd")
+    save(tmp_path / "livestem-store" / "catalog.sqlite")
+    save(tmp_path / "livestem-store" / "s" / "scan" / "result.hspy")
+    save(tmp_path / "out" / "result.json")
+    save(tmp_path / "out" / "result.hspy")
+    polls()
+    assert polls(2.0) == [("a.emd",)] and polls(2.0) == []
+
+
 def test_a_file_that_grows_or_is_touched_is_not_complete(tmp_path, polls):
     for size in range(1, 5):
         save(tmp_path / "a.emd", b"x" * size)

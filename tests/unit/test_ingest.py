@@ -80,9 +80,11 @@ def test_what_is_lost_for_good_makes_the_scan_incomplete(house):
     end = stream[-1].header.seq
     del stream[3]
     house.take(stream)
-    house.ingest.settle("s1", end - 1)
+    house.ingest.settle("s1", 7, end - 1)
     assert not house.finished
-    house.ingest.settle("s1", end)
+    house.ingest.settle("s1", 8, end)
+    assert not house.finished, "another sender's numbers are not this one's"
+    house.ingest.settle("s1", 7, end)
     ((scan, status),) = house.finished
     assert status == "incomplete" and len(scan.accumulator.missing()) == 1
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from scans import messages, plan, tiles
-from test_batch import ASKED, TRUTH
+from scans import ASKED, TRUTH, messages, plan, tiles
 from test_ingest import House
 
 from livestem.runtime.encoders import Encoders

@@ -51,6 +51,19 @@ def test_no_name_leaves_the_store(tmp_path, name):
                 store.folder(session, scan)
 
 
+@pytest.mark.parametrize("session", ["lock", "catalog", "journal", "labels"])
+def test_no_session_name_meets_a_file_of_the_store(tmp_path, session):
+    with Store(tmp_path) as store:
+        assert store.begin(session, "scan", b"p", b"q").is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+    with Store(tmp_path) as store:
+        (tmp_path / "one").write_text("in the way")
+        with pytest.raises(StoreError, match="--session"):
+            store.begin("one", "scan", b"p", b"q")
+
+
 def test_an_unfinished_scan_begins_again(tmp_path):
     with Store(tmp_path) as store:
         (store.begin("one", "scan", b"p", b"q") / "journal.sqlite").write_text("half")

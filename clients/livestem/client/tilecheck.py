@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,7 +15,6 @@ from livestem.domain.scan import ScanPlan
 from livestem.domain.tiles import EdsDense, EdsEvents, HaadfTile, Tile
 from livestem.wire import messages as m
 from livestem.wire.arrays import first_bad
-from livestem.wire.header import DType
 
 _BAND_BYTES = 1 << 18  # measured by the design: 200 kB messages move at 2.6 GB/s; larger ones only add latency
 
@@ -56,8 +55,6 @@ def check_plan(plan: ScanPlan) -> None:
         msgspec.convert(msgspec.to_builtins(plan), ScanPlan)
     except (msgspec.ValidationError, TypeError) as e:
         raise SourceError(f"the scan's plan is not legal: {e}") from e
-    if plan.haadf is not None and _wire_dtype(plan.haadf.dtype) is None:
-        raise SourceError(f"HAADF of dtype {plan.haadf.dtype!r} cannot be sent; convert it to uint16 or float32, say")
 
 
 def check_tile(plan: ScanPlan, tile: Tile) -> None:
@@ -173,15 +170,6 @@ def _even_bands(weights: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         bottom = max(top + 1, int(np.searchsorted(ends, before + _BAND_BYTES, side="right")))
         yield top, bottom
         top, before = bottom, int(ends[bottom - 1])
-
-
-def _wire_dtype(name: str) -> str | None:
-    """Return the wire's name of a numpy dtype, or None if it has none."""
-    try:
-        found = np.dtype(name).newbyteorder("<").str
-    except TypeError:
-        return None
-    return found if found in get_args(DType) else None
 
 
 def _narrow(values: NDArray[Any], least: type[np.unsignedinteger[Any]] = np.uint8) -> NDArray[Any]:

@@ -26,7 +26,7 @@ def listen(
 
     left = scans
     with Subscriber(o.endpoint(results), history=history, name="livestem listen") as subscriber:
-        subscriber.wait_subscribed(wait)
+        subscriber.wait_subscribed(o.seconds(wait))
         for message in subscriber:
             line = as_line(message) if as_json else in_words(message)
             if line is not None:

@@ -61,6 +61,13 @@ def endpoint(text: str) -> Endpoint:
         raise UsageError(str(e)) from e
 
 
+def seconds(value: float) -> float:
+    """Return a waiting time given on the command line."""
+    if not 0 <= value < 1e6:
+        raise UsageError(f"--wait takes seconds, 0 to a million, got {value:g}")
+    return value
+
+
 def names(text: str | None) -> tuple[str, ...] | None:
     """Return a comma-separated list; None stays None."""
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())

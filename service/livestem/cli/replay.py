@@ -37,7 +37,7 @@ def replay(
         if times is not None and first.plan.dwell_s is None:
             raise UsageError("the recording does not know its dwell time; give --dwell-us, or --speed max")
     with Acquisition(session, o.endpoint(acquisition), recorded=True) as source:
-        source.wait_for_service(wait)
+        source.wait_for_service(o.seconds(wait))
         for group in groups:
             with opened(group, files) as recording:
                 for warning in recording.warnings:

@@ -35,5 +35,5 @@ def simulate(
     if truth is not None:
         simulation.truth.save(truth)
     with Acquisition(session, o.endpoint(acquisition), recorded=True) as source:
-        source.wait_for_service(wait)
+        source.wait_for_service(o.seconds(wait))
         send_with_bar(source, simulation, simulation.plan, times)

@@ -13,7 +13,7 @@ from livestem.cli import options as o
 from livestem.cli.recordings import FileOptions, opened, with_processing
 from livestem.cli.replay import Wait, send_with_bar
 from livestem.client.acquisition import Acquisition
-from livestem.domain.errors import RefusedError, SourceError, UsageError
+from livestem.domain.errors import RefusedError, SourceError, TransportError, UsageError
 
 
 @o.asks_for_processing
@@ -39,17 +39,27 @@ def watch(
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; make it, or name another")
     watched = Watched(folder, clock=time.monotonic, settle_s=settle, existing=existing)
-    left = scans
+    left, wait = scans, o.seconds(wait)
     with Acquisition(session, o.endpoint(acquisition), recorded=True) as source:
         print(f"watching {folder}, publishing at {acquisition}", file=sys.stderr)
         while left is None or left > 0:
             for group in watched.poll():
                 try:
                     with opened(group, files) as recording:
-                        source.wait_for_service(wait)
+                        _wait(source, wait)
                         send_with_bar(source, recording, with_processing(recording.plan, asked.processing), None)
                         left = None if left is None else left - 1
                 except (SourceError, RefusedError) as e:
                     watched.failed(group)
                     print(f"livestem: {group[0].name} skipped: {e}", file=sys.stderr)
             time.sleep(min(settle, 1.0) / 4)
+
+
+def _wait(source: Acquisition, wait: float) -> None:
+    """Wait for a segmenter for as long as it takes, and say so: what was saved meanwhile is not to be missed."""
+    while True:
+        try:
+            source.wait_for_service(wait)
+            return
+        except TransportError as e:
+            print(f"livestem: {e}; waiting", file=sys.stderr)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from livestem.domain.errors import StageError
 
 _SQUARE = 0.01  # pixels count as square up to 1 %: what vendors' calibrations differ between axes
+_SMALLEST_NM, _LARGEST_NM = 1e-4, 1e6  # a tenth of a picometre to a millimetre: beyond, a unit was mistaken
 _SAME_FIELD = 0.5  # two modalities see one field if their sizes differ by less than half a coarse pixel
 
 
@@ -38,8 +39,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         if min(self.shape) < 1:
             raise ValueError(f"a field of {self.shape[0]} x {self.shape[1]} pixels is empty")
-        if not all(math.isfinite(p) and p > 0 for p in self.pixel_nm):
-            raise ValueError(f"pixel_nm must be positive, got {self.pixel_nm}")
+        if not all(_SMALLEST_NM <= p <= _LARGEST_NM for p in self.pixel_nm):
+            raise ValueError(f"pixel_nm must be {_SMALLEST_NM:g} to {_LARGEST_NM:g} nm, got {self.pixel_nm}")
         if not all(math.isfinite(v) for v in (*self.origin_nm, self.rotation_deg)):
             raise ValueError("origin_nm and rotation_deg must be finite")
 
@@ -123,7 +124,8 @@ def sampling_ratio(haadf: Sampling, eds: Sampling) -> tuple[int, int]:
     """
     fine, coarse = sorted((haadf, eds), key=lambda s: s.pixel_nm[1])
     slack = _SAME_FIELD * coarse.pixel_nm[1]
-    if any(abs(a - b) > slack for a, b in zip(haadf.size_nm, eds.size_nm, strict=True)):
+    pairs = zip((*haadf.size_nm, *haadf.origin_nm), (*eds.size_nm, *eds.origin_nm), strict=True)
+    if any(abs(a - b) > slack for a, b in pairs) or haadf.rotation_deg != eds.rotation_deg:
         raise StageError(
             f"HAADF covers {_size(haadf)} and EDS {_size(eds)}: these are two fields; give recordings of the same field"
         )
@@ -206,4 +208,7 @@ def _side_px(fine: Sampling, unit: int, chip_px: int | None, chip_nm: float | No
 
 
 def _size(sampling: Sampling) -> str:
-    return f"{sampling.size_nm[0]:.4g} x {sampling.size_nm[1]:.4g} nm"
+    size, origin = sampling.size_nm, sampling.origin_nm
+    turned = f", turned by {sampling.rotation_deg:g} degrees" if sampling.rotation_deg else ""
+    at = f" at ({origin[0]:.4g}, {origin[1]:.4g}) nm" if any(origin) else ""
+    return f"{size[0]:.4g} x {size[1]:.4g} nm{at}{turned}"

@@ -12,6 +12,8 @@ import msgspec
 from livestem.domain.elements import SYMBOLS
 from livestem.domain.support import SupportSet
 
+_MOST = 10**6  # chips, pixels or nanometres: no field is larger
+
 PresetName = Literal["default", "as_published", "graphem"]
 
 
@@ -33,8 +35,9 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             if symbol not in SYMBOLS:
                 raise ValueError(f"unknown element {symbol!r}; use symbols such as Fe or O")
         for number, name in ((self.chip_px, "chip_px"), (self.chip_nm, "chip_nm"), (self.clusters, "clusters")):
-            if number is not None and not 0 < number < float("inf"):
-                raise ValueError(f"{name} must be positive, got {number}")
+            if number is not None and not 0 < number <= _MOST:
+                raise ValueError(f"{name} must be positive and at most {_MOST:g}, got {number:g}")
+        check_k_factors(self.k_factors or {})
 
     def over(self, other: Processing) -> Processing:
         """Return `self` with its gaps filled from `other`; a chip size is one choice, however it is given."""
@@ -42,6 +45,13 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if "chip_px" in mine or "chip_nm" in mine:
             other = msgspec.structs.replace(other, chip_px=None, chip_nm=None)
         return msgspec.structs.replace(other, **mine)
+
+
+def check_k_factors(table: dict[str, float]) -> None:
+    """Raise ValueError unless every k-factor is a positive, finite number."""
+    for line, k in table.items():
+        if not 0 < k < float("inf"):
+            raise ValueError(f"the k-factor of {line} must be positive, got {k:g}")
 
 
 EnsembleWay = Literal["joint", "vector", "mean"]
@@ -128,6 +138,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     strays : fitted, and kept apart from the specimen
     lines : named X-ray lines asked for; () = chosen per element
     k_factors : given by the user or the recording, weight, relative; {} = the built-in table
+    grey, grey_range : what becomes 0 and 255 for a network: exact percentiles, or the range the recording gave
     seed : of igraph's generator
     """
 
@@ -145,4 +156,5 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     register: Literal["none"] = "none"
     absorption: Literal["uncorrected"] = "uncorrected"
     grey: Literal["given", "percentile"] = "percentile"
+    grey_range: tuple[float, float] | None = None
     seed: int = 42

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import msgspec
+import numpy as np
 
 from livestem.domain.geometry import Sampling
-from livestem.domain.parameters import Processing
+from livestem.domain.parameters import Processing, check_k_factors
 
+DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8")  # what travels on the wire
 VENDOR_ENTRIES = 64  # room for what we cannot foresee, bounded so that a header stays small
 
 
@@ -29,8 +31,9 @@ class EnergyAxis(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Haadf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HAADF image of a scan.
 
-    `dtype` is numpy's (little-endian); `frames` the passes that hold HAADF, if not all of them do (some vendors
-    keep one picture of a whole EDS scan); `grey_range` maps to 0 and 255.
+    `dtype` is numpy's name of a real little-endian type, kept in its short form (``<u2``); `frames` the passes that
+    hold HAADF, if not all of them do (some vendors keep one picture of a whole EDS scan); `grey_range` maps to 0 and
+    255.
     """
 
     sampling: Sampling
@@ -38,6 +41,18 @@ class Haadf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     frames: int | None = None
     detector: str | None = None
     grey_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            dtype = np.dtype(self.dtype)
+        except TypeError as e:
+            raise ValueError(f"HAADF dtype {self.dtype!r} is none of numpy's; use one such as <u2 or <f4") from e
+        if dtype.str not in DTYPES:
+            raise ValueError(f"HAADF dtype {dtype.str} cannot travel; convert to one of {', '.join(DTYPES)}")
+        msgspec.structs.force_setattr(self, "dtype", dtype.str)
+        _check_frames(self.frames)
+        if self.grey_range is not None and not -math.inf < self.grey_range[0] < self.grey_range[1] < math.inf:
+            raise ValueError(f"grey_range must rise and be finite, got {self.grey_range}")
 
 
 class Eds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +69,18 @@ class Eds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     elements: tuple[str, ...] = ()  # as the metadata name them; () if unknown
     lines: tuple[str, ...] = ()
     k_factors: dict[str, float] = {}
+
+    def __post_init__(self) -> None:
+        _check_frames(self.frames)
+        check_k_factors(self.k_factors)
+        resolution = self.energy_resolution_mnka_ev
+        if resolution is not None and not 10.0 <= resolution <= 1000.0:  # calorimeters reach 10 eV
+            raise ValueError(f"energy_resolution_mnka_ev must be 10 to 1000 eV at Mn Ka, got {resolution}")
+
+
+def _check_frames(frames: int | None) -> None:
+    if frames is not None and frames < 1:
+        raise ValueError("a modality has at least 1 frame, or null for as many as the scan")
 
 
 class Beam(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,7 +100,6 @@ class ScanPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     frames : passes of the beam planned, or None if open-ended
     dwell_s : time per pixel and frame, s
     stage : x, y, z (µm) and alpha, beta tilt (degrees), by those names
-    survey_nm : what a survey image covered, free for the source
     processing : what the sender asks of the segmenter, or None
     vendor : scalars we have no name for
     """
@@ -95,6 +121,9 @@ class ScanPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError("a scan needs HAADF, EDS or both")
         if self.frames is not None and self.frames < 1:
             raise ValueError("frames must be at least 1, or null for an open-ended scan")
+        for part in (self.haadf, self.eds):
+            if part is not None and part.frames is not None and self.frames is not None and part.frames > self.frames:
+                raise ValueError(f"a modality of {part.frames} frames in a scan of {self.frames}")
         if self.dwell_s is not None and not (math.isfinite(self.dwell_s) and self.dwell_s > 0):
             raise ValueError("dwell_s must be positive")
         if len(self.vendor) > VENDOR_ENTRIES:

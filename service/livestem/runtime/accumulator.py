@@ -166,6 +166,7 @@ class Accumulator:
     def __init__(self, plan: ScanPlan, grid: Grid) -> None:
         self.plan, self.grid = plan, grid
         self.frames_seen = 0
+        self.frames_stated = 0  # by `scan_end`: of an open-ended scan the only word on how many there were
         self.haadf = None if plan.haadf is None else HaadfSum(plan.haadf.sampling.shape, plan.haadf.dtype)
         self.eds: EdsSum | None = None
         self._chips: dict[str, NDArray[np.int32]] = {}
@@ -232,7 +233,7 @@ class Accumulator:
         return {k: p for k, p in parts.items() if p is not None}
 
     def _frames(self, modality: str) -> int:
-        return self.plan.frames_of(modality, self.frames_seen)
+        return self.plan.frames_of(modality, max(self.frames_seen, self.frames_stated))
 
     def _haadf(self, values: NDArray[Any]) -> HaadfSum:
         if self.haadf is None or self.plan.haadf is None:

@@ -29,7 +29,7 @@ from livestem.runtime.encoders import Encoders
 from livestem.runtime.ingest import Ingest, OpenScan
 from livestem.runtime.metrics import Metrics
 from livestem.runtime.recipe import resolve
-from livestem.runtime.results import ScanResult, write_result
+from livestem.runtime.results import FILES, ScanResult, write_result
 from livestem.runtime.settings import Settings
 from livestem.runtime.store import KnownScan
 from livestem.wire import messages as m
@@ -126,8 +126,19 @@ def run_batch(
 
 def refuse_foreign(out: Path) -> None:
     """Raise `UsageError` if `out` holds anything but an earlier result."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "result.json").is_file())):
-        raise UsageError(f"{out} is there already and holds no livestem result; choose another --out")
+    if not out.exists():
+        return
+    names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
+    if names and not (names <= FILES and _is_result(out / "result.json")):
+        raise UsageError(f"{out} is there already and holds more than a livestem result; choose another --out")
+
+
+def _is_result(path: Path) -> bool:
+    try:
+        found = msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return False
+    return isinstance(found, dict) and {"format", "livestem", "digest"} <= found.keys()
 
 
 def _process(
@@ -166,7 +177,7 @@ def _process(
         on_accepted(verdict)
         with ScanWriter(line, plan, source.scan_id) as writer:
             hand_over(source, writer, after=on_tile)
-        ingest.settle(session, 2**62)
+        ingest.settle(session, 1, 2**62)
     finally:
         ingest.close()
     ((scan, status),) = finished

@@ -19,13 +19,13 @@ _MISSING_TOLD = 4096  # bands in a message; the result file lists them all
 def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanResult:
     """Compute the finals of a finished scan.
 
-    What was measured decides its status: a scan is complete if nothing of its plan is missing, whatever the sender
-    says of its end; only that it was aborted is taken on its word.
+    What was measured decides its status: a scan is complete if its end came and nothing of its plan is missing,
+    whatever the sender says of it; only that it was aborted is taken on its word.
     """
     accumulator = scan.accumulator
     missing = accumulator.missing()
     if status != "aborted":
-        status = "incomplete" if missing else "complete"
+        status = "incomplete" if missing or scan.end is None else "complete"
     finals = finalise(Collected.of(accumulator, final=True), scan.parameters, encoders.of(scan.parameters.recipe))
     return ScanResult(
         session=scan.session,

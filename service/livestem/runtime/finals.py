@@ -94,7 +94,8 @@ def finalise(data: Collected, parameters: Parameters, encoder: Encoder | None) -
 def modalities(features: Mapping[str, Feature]) -> list[tuple[str, ...]]:
     """Return what is clustered: each modality, then haadf with each other one."""
     single = [(name,) for name in features]
-    return single + [("haadf", name) for name in features if name != "haadf" and "haadf" in features]
+    pairs = [("haadf", name) for name in features if name != "haadf" and "haadf" in features]
+    return [parts for parts in single + pairs if _valid(parts, features).any()]
 
 
 def fewshot_map(
@@ -188,10 +189,14 @@ def _louvain(
     similarities: dict[str, NDArray[np.float64]],
 ) -> LabelMap:
     recipe, valid = parameters.recipe, _valid(parts, features)
+    if np.count_nonzero(valid) < 2:  # one chip is one community, and has no similarity to anything
+        return LabelMap(_as_map(valid.astype(np.int16) - 1, data), facts={"communities": 1})
     if len(parts) == 1:
         similarity = louvain.similarity_matrix(_joined(parts, features, data, parameters, "louvain"), valid)
         similarities[parts[0]] = similarity
     elif recipe.ensembles["louvain"] == "mean":
+        missing = [p for p in parts if p not in similarities]
+        similarities |= {p: louvain.similarity_matrix(features[p].rows, features[p].valid) for p in missing}
         similarity = ensemble.mean_affinity([similarities[p] for p in parts])
     else:
         similarity = louvain.similarity_matrix(_joined(parts, features, data, parameters, "louvain"), valid)
@@ -267,7 +272,7 @@ def _warnings(data: Collected, quantifier: Quantifier | None) -> Iterator[str]:
         for end, advice in ((ends.min, "raise its offset"), (ends.max, "lower its gain")):
             clipped = float(np.mean(seen == end)) if seen.size else 0.0
             if clipped > _CLIPPED:
-                yield f"HAADF is {end} in {100 * clipped:.1f} % of the pixels, the detector's end; {advice}"
+                yield f"HAADF is clipped at {end} in {100 * clipped:.1f} % of the pixels; {advice} at the detector"
 
 
 def _numerics(encoder: Encoder | None) -> dict[str, Any]:
@@ -283,9 +288,16 @@ def _numerics(encoder: Encoder | None) -> dict[str, Any]:
         "encoder": encoder.digest if encoder else "lattice",
         "precision": encoder.precision if encoder else "fp64",
         "device": encoder.device if encoder else "cpu",
-        "isa": platform.machine(),
+        "isa": _isa(),
         "versions": versions,
     }
+
+
+def _isa() -> str:
+    """Return the processor's family and the widest vector instructions that numpy uses on it."""
+    machine = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    return f"{machine}+{found[-1]}" if found else machine
 
 
 def _digest(maps: Mapping[Key, LabelMap], parameters: Parameters, numerics: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,29 @@ if TYPE_CHECKING:
     from livestem.runtime.finals import Finals
 
 Signal = dict[str, Any]
+
+
+class _Axis(NamedTuple):
+    """An axis: the size of a step, and where the centre of the first element is."""
+
+    name: str
+    scale: float
+    offset: float
+    units: str = ""
+
+    def described(self, index: int, size: int, *, navigate: bool) -> Signal:
+        """Return the axis as RosettaSciIO takes it."""
+        return {
+            "_type": "UniformDataAxis",
+            "name": self.name,
+            "units": self.units,
+            "scale": float(self.scale),
+            "offset": float(self.offset),
+            "size": size,
+            "navigate": navigate,
+            "index_in_array": index,
+            "is_binned": self.units == "keV",
+        }
 
 
 def write_hspy(path: Path, finals: Finals, session: str, scan_id: str) -> None:
@@ -38,30 +61,34 @@ def write_hspy(path: Path, finals: Finals, session: str, scan_id: str) -> None:
 
 
 def _signals(finals: Finals, session: str, scan_id: str) -> Iterator[Signal]:
-    data, grid = finals.data, finals.data.grid
+    data, plan = finals.data, finals.data.plan
     about = {"session": session, "scan_id": scan_id, "digest": finals.digest}
-    chip_axes = (("y", grid.chip_nm), ("x", grid.chip_nm))
-    if data.haadf is not None and data.plan.haadf is not None:
-        sampling = data.plan.haadf.sampling
-        axes = _axes(data.haadf.shape, [(n, p, "nm") for n, p in zip("yx", sampling.pixel_nm, strict=True)], 0)
-        yield _signal("HAADF", data.haadf.astype(np.float32), axes, "", finals, about)
+    if data.haadf is not None and plan.haadf is not None:
+        sampling = plan.haadf.sampling
+        axes = [_Axis(*part, "nm") for part in zip("yx", sampling.pixel_nm, sampling.origin_nm, strict=True)]
+        yield _signal("HAADF", data.haadf.astype(np.float32), axes, 0, finals, about)
+    chips = _chip_axes(finals)
     for (method, modality), found in finals.maps.items():
         title = f"{method}.{modality}"
-        axes = _axes(found.labels.shape, [(n, p, "nm") for n, p in chip_axes], 0)
-        classes = list(found.classes)
-        yield _signal(f"{title} labels", found.labels, axes, "", finals, {**about, "classes": classes})
+        classes = {**about, "classes": list(found.classes)}
+        yield _signal(f"{title} labels", found.labels, chips, 0, finals, classes)
         if found.scores is not None:
-            named = [("class", 1.0, ""), *((n, p, "nm") for n, p in chip_axes)]
-            axes = _axes(found.scores.shape, named, 1)
-            yield _signal(f"{title} scores", found.scores, axes, "", finals, {**about, "classes": classes})
-        if data.spectra is not None and data.plan.eds is not None:
+            yield _signal(f"{title} scores", found.scores, [_Axis("class", 1.0, 0.0), *chips], 1, finals, classes)
+        if data.spectra is not None and plan.eds is not None:
             spectra, labels = _region_spectra(found.labels, data.spectra)
-            energy = data.plan.eds.energy
-            axes = _axes(spectra.shape, [("region", 1.0, ""), ("Energy", energy.scale_kev, "keV")], 1)
-            axes[1]["offset"] = energy.offset_kev
-            names = [r.name for r in finals.regions[method, modality]]
+            energy = plan.eds.energy
+            axes = [_Axis("region", 1.0, 0.0), _Axis("Energy", energy.scale_kev, energy.offset_kev, "keV")]
+            names = [region.name for region in finals.regions[method, modality]]
             extra = {**about, "labels": labels, "regions": names}
-            yield _signal(f"{title} spectra", spectra, axes, "EDS_TEM", finals, extra)
+            yield _signal(f"{title} spectra", spectra, axes, 1, finals, extra, signal_type="EDS_TEM")
+
+
+def _chip_axes(finals: Finals) -> list[_Axis]:
+    """Return the axes of label maps; HyperSpy's offset is the centre of the first element, here of the first chip."""
+    grid, plan = finals.data.grid, finals.data.plan
+    origin = plan.sampling(plan.modalities[0]).origin_nm
+    to_centre = (grid.chip_px - 1) / 2 * grid.pixel_nm
+    return [_Axis(name, grid.chip_nm, start + to_centre, "nm") for name, start in zip("yx", origin, strict=True)]
 
 
 def _region_spectra(labels: NDArray[np.int16], spectra: NDArray[np.uint32]) -> tuple[NDArray[np.int64], list[int]]:
@@ -70,32 +97,16 @@ def _region_spectra(labels: NDArray[np.int16], spectra: NDArray[np.uint32]) -> t
     return np.stack([spectra[flat == k].sum(axis=0, dtype=np.int64) for k in present]), present
 
 
-def _axes(shape: tuple[int, ...], named: list[tuple[str, float, str]], navigation: int) -> list[Signal]:
-    """Return axes in array order; the first `navigation` of them are HyperSpy's navigation axes."""
-    return [
-        {
-            "_type": "UniformDataAxis",
-            "name": name,
-            "units": units,
-            "scale": float(scale),
-            "offset": 0.0,
-            "size": int(size),
-            "navigate": i < navigation,
-            "index_in_array": i,
-            "is_binned": units == "keV",
-        }
-        for i, (size, (name, scale, units)) in enumerate(zip(shape, named, strict=True))
-    ]
-
-
 def _signal(
     title: str,
     data: NDArray[Any],
-    axes: list[Signal],
-    signal_type: str,
+    axes: list[_Axis],
+    navigation: int,
     finals: Finals,
     about: dict[str, Any],
+    signal_type: str = "",
 ) -> Signal:
+    """Return a signal as RosettaSciIO takes it; the first `navigation` axes are HyperSpy's navigation axes."""
     metadata: Signal = {
         "General": {"title": title},
         "Signal": {"signal_type": signal_type},
@@ -108,9 +119,10 @@ def _signal(
                 "elements": [*finals.parameters.elements, *finals.parameters.strays],
                 "xray_lines": list(finals.quantifier.lines),
             }
+    sizes = zip(axes, data.shape, strict=True)
     return {
         "data": data,
-        "axes": axes,
+        "axes": [axis.described(i, int(size), navigate=i < navigation) for i, (axis, size) in enumerate(sizes)],
         "metadata": metadata,
         "original_metadata": {},
         "learning_results": {},

@@ -49,6 +49,7 @@ class OpenScan:
     journal: Journal
     lock: threading.Lock = field(default_factory=threading.Lock)
     life: life.ScanLife = life.ScanLife()
+    epoch: int = 0  # of the sender whose data came last: one session may have two adapters
     watermark: m.Watermark = m.Watermark(epoch=0, seq=0)
     end: m.ScanEnd | None = None
     live: object = None  # what live scoring keeps for this scan; nobody else's business
@@ -131,20 +132,21 @@ class Ingest:
         self._dropped.add(error)
 
     def commit(self, session: str, epoch: int, seq: int) -> None:
-        """Make everything of a session durable, and note how much of the stream the maps now include."""
+        """Make everything of a sender durable, and note how much of its stream the maps now include."""
         for scan in self._of(session):
-            scan.journal.commit(epoch, seq)
-            scan.watermark = m.Watermark(epoch=epoch, seq=seq)
+            if scan.epoch == epoch:
+                scan.journal.commit(epoch, seq)
+                scan.watermark = m.Watermark(epoch=epoch, seq=seq)
 
     @property
     def uncommitted_bytes(self) -> int:
         """Bytes that no commit has covered yet."""
         return sum(s.journal.uncommitted_bytes for s in self.scans.values())
 
-    def settle(self, session: str, contiguous: int) -> None:
+    def settle(self, session: str, epoch: int, contiguous: int) -> None:
         """Finish the scans whose every message up to their end has come or is lost for good."""
         for scan in self._of(session):
-            if scan.end is not None and contiguous >= scan.end.seq:
+            if scan.end is not None and scan.end.epoch == epoch and contiguous >= scan.end.seq:
                 self._on(scan, life.NothingMoreComes())
 
     def heard(self, session: str) -> None:
@@ -250,6 +252,8 @@ class Ingest:
             return
         scan.heard = time.monotonic()
         scan.end = end
+        with scan.lock:
+            scan.accumulator.frames_stated = min(end.frames, self._limits.planned_frames)
         scan.journal.append(message)
         tiles = end.haadf_tiles + end.eds_tiles
         self._on(scan, life.EndArrived(tiles=tiles, aborted=end.status == "aborted"))
@@ -259,6 +263,7 @@ class Ingest:
         key = _key(message)
         scan, settled = self.scans.get(key), self._settled.get(key)
         if scan is not None:
+            scan.epoch = message.header.epoch
             return scan
         if settled is None:
             if len(self._early) == self._limits.waiting_tiles:

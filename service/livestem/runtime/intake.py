@@ -131,4 +131,4 @@ class Intake:
             return
         self._ingest.commit(ack.session, ack.epoch, ack.seq)
         adapter.connection.send(ack)
-        self._ingest.settle(ack.session, ack.seq)
+        self._ingest.settle(ack.session, ack.epoch, ack.seq)

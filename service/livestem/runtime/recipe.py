@@ -55,6 +55,7 @@ def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -
         k_factors=asked.k_factors or (plan.eds.k_factors if plan.eds else {}),
         support=asked.support,
         grey="given" if plan.haadf is not None and plan.haadf.grey_range else "percentile",
+        grey_range=plan.haadf.grey_range if plan.haadf is not None else None,
     )
     if asked.support is not None:
         _check_support(asked.support, grid)

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from livestem.domain.errors import StoreError
 from livestem.domain.geometry import Grid
+from livestem.runtime.features import grey_range
 from livestem.runtime.finals import Finals, Key, LabelMap
 from livestem.runtime.hspy import write_hspy
 from livestem.wire import messages as m
 
 FORMAT = 1
+FILES = frozenset(["journal.sqlite", "labels.npz", "result.hspy", "result.json"])
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: equal label maps give equal bytes
 
 
@@ -122,13 +124,15 @@ def name(key: Key) -> str:
 def _parameters(finals: Finals) -> dict[str, Any]:
     """Return the effective parameters with what was derived from the data."""
     derived: dict[str, Any] = {}
+    if finals.parameters.recipe.encoder != "lattice" and finals.data.haadf is not None:
+        derived["grey_mapping"] = grey_range(finals.data).parameters()
     quantifier = finals.quantifier
     if quantifier is not None:
         operator = quantifier.operator
         undetermined = {
             f.line: why for f, why in zip(operator.families, operator.reasons, strict=True) if why and not f.nuisance
         }
-        derived = {
+        derived |= {
             "lines_used": quantifier.lines,
             "lines_undetermined": undetermined,
             "k_factors_used": dict(quantifier.k_factors.values),

@@ -68,7 +68,7 @@ class Store:
         self._lock = threading.Lock()
         try:
             root.mkdir(parents=True, exist_ok=True)
-            self._lock_file = _lock(root / "lock")
+            self._lock_file = _lock(root / "catalog.lock")
         except OSError as e:
             raise StoreError(f"the store {root} cannot be used: {e}; choose another with --store") from e
         try:
@@ -106,9 +106,12 @@ class Store:
     def begin(self, session: str, scan_id: str, plan: bytes, parameters: bytes) -> Path:
         """Enter a scan into the catalogue and make its folder; an unfinished one of that name begins again."""
         folder = self.folder(session, scan_id)
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        try:
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
+        except OSError as e:
+            raise StoreError(f"the folder {folder} cannot be made: {e.strerror or e}; use another --session") from e
         now = time.time_ns()
         self._execute("INSERT OR IGNORE INTO sessions VALUES (?, ?)", session, now)
         sql = "INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, 'open', NULL)"

@@ -32,6 +32,9 @@ class _Seen:
     complete_since: float | None = None
 
 
+_OURS = frozenset(["catalog.sqlite", "journal.sqlite", "result.json"])
+
+
 class Watched:
     """The scans that appear in a folder.
 
@@ -138,6 +141,9 @@ class Watched:
         errors: list[OSError] = []
         for root, folders, files in os.walk(self._folder, onerror=errors.append):
             here = Path(root)
+            if _OURS.intersection(files):  # a store or a result of ours, which is no recording
+                folders.clear()
+                continue
             stores = [name for name in folders if self._matches(name)]
             folders[:] = [name for name in folders if name not in stores]
             for name in [*stores, *(n for n in files if self._matches(n))]:

@@ -58,6 +58,8 @@ def read_generic(path: Path, **options: Any) -> Signals:
     """
     plugin = _plugin(path)
     entries = _entries(path, plugin, options)
+    if any("livestem" in entry["metadata"] for entry in entries):
+        raise SourceError(f"{path.name} is a result of livestem, not a recording; replay the journal.sqlite beside it")
     pictures: list[Picture] = []
     spectra: list[SpectrumImage] = []
     for entry in entries:
