@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import warnings
@@ -60,9 +59,6 @@ def main() -> NoReturn:
         sys.exit(_missing(e))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(_fail("stopped", 130))
-    except BrokenPipeError:  # `livestem listen | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
 
 

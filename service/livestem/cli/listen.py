@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,12 +31,22 @@ def listen(
         subscriber.wait_subscribed(o.seconds(wait))
         for message in subscriber:
             line = as_line(message) if as_json else in_words(message)
-            if line is not None:
-                print(line, flush=True)
+            if line is not None and not _told(line):
+                return
             if left is not None and isinstance(message.header, m.ScanDone):
                 left -= 1
                 if left <= 0:
                     return
+
+
+def _told(line: str) -> bool:
+    """Print a line; False if nobody reads any more (`livestem listen | head`)."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor at exit
+        return False
+    return True
 
 
 def as_line(message: Message) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -41,21 +42,34 @@ def serve(
         changes["http"] = msgspec.structs.replace(settings.http, port=http_port)
     settings = msgspec.structs.replace(settings, **changes)
 
-    announce = Teller()
+    announce, stop = Teller(), _stop_on_signals()
     segmenter = Segmenter(settings, announce)
-    announce(
-        f"ready: attaching to {', '.join(e.endpoint for e in settings.acquisition)}, results at "
-        f"{settings.results.endpoint}, health at http://{settings.http.host}:{segmenter.http.port}/health, "
-        f"store {Path(settings.store_path)}"
-    )
     try:
-        while not segmenter.failed:
-            threading.Event().wait(0.5)
-        raise LivestemError("the service stopped because of a fault of ours; its log says more")
-    except KeyboardInterrupt:
+        announce(
+            f"ready: attaching to {', '.join(e.endpoint for e in settings.acquisition)}, results at "
+            f"{settings.results.endpoint}, health at http://{settings.http.host}:{segmenter.http.port}/health, "
+            f"store {Path(settings.store_path)}"
+        )
+        while not stop.wait(0.5):
+            if segmenter.failed:
+                raise LivestemError("the service stopped because of a fault of ours; its log says more")
         announce("stopping: finishing what is under way")
     finally:
         segmenter.close()
+
+
+def _stop_on_signals() -> threading.Event:
+    """Return what SIGTERM and Ctrl-C set, wherever they catch us; a second one does not wait."""
+    stop = threading.Event()
+
+    def asked(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, asked)
+    return stop
 
 
 class Teller:
