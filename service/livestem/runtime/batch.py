@@ -26,8 +26,9 @@ from livestem.domain.tiles import Tile
 from livestem.protocol.publisher import Publisher
 from livestem.runtime.conclude import conclude
 from livestem.runtime.encoders import Encoders
-from livestem.runtime.ingest import Ingest, OpenScan
+from livestem.runtime.ingest import Ingest
 from livestem.runtime.metrics import Metrics
+from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.recipe import resolve
 from livestem.runtime.results import FILES, ScanResult, write_result
 from livestem.runtime.settings import Settings

@@ -9,7 +9,7 @@ from livestem.domain import life
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.features import Collected
 from livestem.runtime.finals import Finals, finalise
-from livestem.runtime.ingest import OpenScan
+from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.results import ScanResult
 from livestem.wire import messages as m
 

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from livestem.domain.parameters import Parameters
 from livestem.domain.regions import Region
 from livestem.runtime.features import Collected, Encoder, Feature, eds_features, grey_range, haadf_feature
+from livestem.runtime.numerics import digest_of, numerics_of
 from livestem.runtime.quantification import Quantifier, build_quantifier
 from livestem.stages import agreement, ensemble, fewshot, louvain, ward
 from livestem.stages.descriptors import RegionComposition, describe
 from livestem.stages.features import join, whiten_by_neighbours
 
 Key = tuple[str, str]  # method, modality
-# What a label map may depend on in its last bits.
 _CLIPPED = 0.01  # of the pixels at an end of the detector's range: hot and dead pixels are fewer
-_LIBRARIES = ("livestem", "numpy", "scipy", "scikit-learn", "igraph", "exspy", "torch")
 
 
 @dataclass(frozen=True)
@@ -85,9 +80,9 @@ def finalise(data: Collected, parameters: Parameters, encoder: Encoder | None) -
             agreed = _agreement(maps)
         with _timed(timings, "descriptors"):
             regions = {key: _regions(label_map, data, quantifier) for key, label_map in maps.items()}
-    numerics = _numerics(encoder)
+    numerics = numerics_of(encoder)
     warnings = (*_warnings(data, quantifier), *(quantifier.warnings if quantifier else ()))
-    digest = _digest(maps, parameters, numerics)
+    digest = digest_of({key: found.labels for key, found in maps.items()}, parameters, numerics)
     return Finals(data, parameters, quantifier, numerics, maps, agreed, regions, digest, timings, warnings)
 
 
@@ -273,43 +268,6 @@ def _warnings(data: Collected, quantifier: Quantifier | None) -> Iterator[str]:
             clipped = float(np.mean(seen == end)) if seen.size else 0.0
             if clipped > _CLIPPED:
                 yield f"HAADF is clipped at {end} in {100 * clipped:.1f} % of the pixels; {advice} at the detector"
-
-
-def _numerics(encoder: Encoder | None) -> dict[str, Any]:
-    versions = {}
-    for name in _LIBRARIES:
-        if name == "torch" and encoder is None:
-            continue
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return {
-        "encoder": encoder.digest if encoder else "lattice",
-        "precision": encoder.precision if encoder else "fp64",
-        "device": encoder.device if encoder else "cpu",
-        "isa": _isa(),
-        "versions": versions,
-    }
-
-
-def _isa() -> str:
-    """Return the processor's family and the widest vector instructions that numpy uses on it."""
-    machine = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
-    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
-    return f"{machine}+{found[-1]}" if found else machine
-
-
-def _digest(maps: Mapping[Key, LabelMap], parameters: Parameters, numerics: dict[str, Any]) -> str:
-    """SHA-256 of the label maps, what they were made with, and by which numerics; no floats of the data."""
-    digest = hashlib.sha256()
-    for method, modality in sorted(maps):
-        labels = np.ascontiguousarray(maps[method, modality].labels, dtype="<i2")
-        digest.update(f"{method}.{modality} {labels.dtype.str} {labels.shape}".encode())
-        digest.update(labels.tobytes())
-    digest.update(msgspec.json.encode(parameters, order="sorted"))
-    digest.update(msgspec.json.encode(numerics, order="sorted"))
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -7,11 +7,9 @@ follows from it is an effect for others. A message that breaks a rule is dropped
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -28,6 +26,7 @@ from livestem.domain.support import SupportSet
 from livestem.runtime.accumulator import Accumulator, memory_bytes
 from livestem.runtime.journal import Journal
 from livestem.runtime.metrics import Metrics
+from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.store import KnownScan
 from livestem.wire import messages as m
 from livestem.wire.codec import Message
@@ -35,31 +34,6 @@ from livestem.wire.codec import Message
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str]  # session, scan_id
-
-
-@dataclass
-class OpenScan:
-    """One scan from its start to its finals. `lock` guards the accumulator between ingest and compute."""
-
-    session: str
-    scan_id: str
-    plan: ScanPlan
-    parameters: Parameters
-    accumulator: Accumulator
-    journal: Journal
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    life: life.ScanLife = life.ScanLife()
-    epoch: int = 0  # of the sender whose data came last: one session may have two adapters
-    watermark: m.Watermark = m.Watermark(epoch=0, seq=0)
-    end: m.ScanEnd | None = None
-    live: object = None  # what live scoring keeps for this scan; nobody else's business
-    heard: float = field(default_factory=time.monotonic)
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def grid(self) -> Grid:
-        """Its chips."""
-        return self.accumulator.grid
 
 
 Resolve = Callable[[ScanPlan], tuple[Grid, Parameters]]

@@ -17,7 +17,7 @@ from livestem.domain.parameters import Parameters
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.features import Collected, Encoder, Feature, eds_features, grey_range, haadf_feature
 from livestem.runtime.finals import LabelMap, fewshot_map, modalities
-from livestem.runtime.ingest import OpenScan
+from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.quantification import Quantifier, build_quantifier
 from livestem.stages.chips import coverage, cut
 from livestem.stages.grey import GreyRange, to_grey

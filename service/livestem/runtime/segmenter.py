@@ -35,10 +35,11 @@ from livestem.protocol.publisher import Publisher
 from livestem.protocol.resend import Frames
 from livestem.runtime.conclude import conclude, publish_finals, summary
 from livestem.runtime.encoders import Encoders
-from livestem.runtime.ingest import Ingest, OpenScan
+from livestem.runtime.ingest import Ingest
 from livestem.runtime.intake import Intake
 from livestem.runtime.live import LiveScorer
 from livestem.runtime.metrics import HttpEndpoint, Metrics
+from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.quantification import warm_up
 from livestem.runtime.recipe import resolve
 from livestem.runtime.results import write_result

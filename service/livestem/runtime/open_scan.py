@@ -1,0 +1,40 @@
+"""One scan between its start and its finals."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+from livestem.domain import life
+from livestem.domain.geometry import Grid
+from livestem.domain.parameters import Parameters
+from livestem.domain.scan import ScanPlan
+from livestem.runtime.accumulator import Accumulator
+from livestem.runtime.journal import Journal
+from livestem.wire import messages as m
+
+
+@dataclass
+class OpenScan:
+    """One scan from its start to its finals. `lock` guards the accumulator between ingest and compute."""
+
+    session: str
+    scan_id: str
+    plan: ScanPlan
+    parameters: Parameters
+    accumulator: Accumulator
+    journal: Journal
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    life: life.ScanLife = life.ScanLife()
+    epoch: int = 0  # of the sender whose data came last: one session may have two adapters
+    watermark: m.Watermark = m.Watermark(epoch=0, seq=0)
+    end: m.ScanEnd | None = None
+    live: object = None  # what live scoring keeps for this scan; nobody else's business
+    heard: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def grid(self) -> Grid:
+        """Its chips."""
+        return self.accumulator.grid
