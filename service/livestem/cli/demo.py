@@ -114,7 +114,7 @@ def _run(simulation: Simulation, plan: Any, times: float | None, store: Path, co
             results.wait_subscribed(10.0)
             source.wait_for_service(10.0)
             heard.session = source.session
-            with scan_bar(plan, simulation.scan_id) as bar:
+            with scan_bar(plan, simulation.scan_id, console) as bar:
                 sender = _Sender(lambda: send_scan(source, simulation, plan=plan, speed=times, on_tile=bar))
                 while sender.is_alive():
                     heard.take(results.receive(timeout_s=0.1))

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
+
 from livestem.domain.scan import ScanPlan
 from livestem.domain.tiles import EdsEvents, HaadfTile, Tile
 
 
 @contextmanager
-def scan_bar(plan: ScanPlan, title: str) -> Iterator[Callable[[Tile], None]]:
-    """Show how much of a scan has been sent; yields what to call with every tile."""
-    from rich.console import Console
+def scan_bar(plan: ScanPlan, title: str, console: Console | None = None) -> Iterator[Callable[[Tile], None]]:
+    """Show how much of a scan has been sent; yields what to call with every tile.
+
+    Lines printed to the same `console` meanwhile stand above the bar; by default it is one of its own on stderr.
+    """
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    console = console or Console(stderr=True)
     rows = {m: plan.sampling(m).shape[0] * plan.frames_of(m, 1) for m in plan.modalities}
     with Progress(
         TextColumn("{task.description}"),
