@@ -66,8 +66,12 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
 
 def test_an_unfinished_scan_begins_again(tmp_path):
     with Store(tmp_path) as store:
-        (store.begin("one", "scan", b"p", b"q") / "journal.sqlite").write_text("half")
-        assert not list(store.begin("one", "scan", b"p", b"q").iterdir())
+        for content in ("first", "second"):
+            folder = store.begin("one", "scan", b"p", b"q")
+            assert not list(folder.iterdir())
+            (folder / "journal.sqlite").write_text(content)
+        assert (tmp_path / "one" / "scan.1" / "journal.sqlite").read_text() == "first", "a dose is not spent twice"
+        assert (folder / "journal.sqlite").read_text() == "second"
 
 
 def test_a_newer_store_is_refused_in_one_line(tmp_path):

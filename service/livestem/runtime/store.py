@@ -7,6 +7,7 @@ Names were checked when they arrived, so a path made of them stays inside.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import sqlite3
@@ -104,11 +105,14 @@ class Store:
         return KnownScan(*rows[0]) if rows else None
 
     def begin(self, session: str, scan_id: str, plan: bytes, parameters: bytes) -> Path:
-        """Enter a scan into the catalogue and make its folder; an unfinished one of that name begins again."""
+        """Enter a scan into the catalogue and make its folder.
+
+        An unfinished one of that name begins again; what it had received is kept beside it, in ``<scan_id>.1``, ...
+        """
         folder = self.folder(session, scan_id)
         try:
             if folder.exists():
-                shutil.rmtree(folder)
+                folder.rename(_aside(folder))
             folder.mkdir(parents=True)
         except OSError as e:
             raise StoreError(f"the folder {folder} cannot be made: {e.strerror or e}; use another --session") from e
@@ -168,6 +172,12 @@ class Store:
                 self._db.execute(sql, values)
         except sqlite3.Error as e:
             raise StoreError(f"the store {self.root} cannot be written: {e}") from e
+
+
+def _aside(folder: Path) -> Path:
+    """Return a name beside a scan's folder that no scan can have: ``<scan_id>.1``, or the next that is free."""
+    names = (folder.with_name(f"{folder.name}.{n}") for n in itertools.count(1))
+    return next(path for path in names if not path.exists())
 
 
 def _lock(path: Path) -> IO[bytes]:
