@@ -1,7 +1,7 @@
 # The segmenter in a container: everything installed, nobody's root, its store in one volume.
 #
 #   docker build --tag livestem .
-#   docker run --network host --volume livestem:/var/lib/livestem livestem --session monday
+#   docker run --network host --volume livestem:/var/lib/livestem livestem --preset default
 #
 # Why --network host: the service binds its sockets and its HTTP endpoint to loopback, and refuses to bind ZeroMQ beyond
 # it without CURVE keys. In a network of its own a container's loopback reaches nobody, so share the host's, where the
