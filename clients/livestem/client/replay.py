@@ -9,7 +9,7 @@ from typing import Protocol
 from livestem.client.acquisition import Acquisition
 from livestem.client.scan_writer import ScanWriter
 from livestem.domain.scan import ScanPlan
-from livestem.domain.tiles import EdsEvents, HaadfTile, Tile
+from livestem.domain.tiles import HaadfTile, Tile, height
 
 
 class TileSource(Protocol):
@@ -48,8 +48,7 @@ class Pace:
     def due_s(self, tile: Tile) -> float:
         """Return the seconds from the scan's start to this tile."""
         modality = "haadf" if isinstance(tile, HaadfTile) else "eds"
-        height = (tile.counts if isinstance(tile, EdsEvents) else tile.values).shape[0]
-        return float((tile.frame + (tile.y + height) / self._rows[modality]) * self.frame_s)
+        return float((tile.frame + (tile.y + height(tile)) / self._rows[modality]) * self.frame_s)
 
 
 def hand_over(

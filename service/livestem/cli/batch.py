@@ -62,5 +62,4 @@ def tell(result: ScanResult, folder: Path, as_json: bool) -> None:
 
 
 def _accepted(verdict: Any) -> None:
-    facts = ", ".join(f"{k} {v}" for k, v in verdict.facts.items())
-    print(f"{verdict.scan_id}: {facts}", file=sys.stderr)
+    print(f"{verdict.scan_id}: {verdict.words}", file=sys.stderr)

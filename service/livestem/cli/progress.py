@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from livestem.domain.scan import ScanPlan
-from livestem.domain.tiles import EdsEvents, HaadfTile, Tile
+from livestem.domain.tiles import HaadfTile, Tile, height
 
 
 @contextmanager
@@ -33,8 +33,7 @@ def scan_bar(plan: ScanPlan, title: str, console: Console | None = None) -> Iter
         task = progress.add_task(title, total=sum(rows.values()), frame=0)
 
         def sent(tile: Tile) -> None:
-            height = (tile.counts if isinstance(tile, EdsEvents) else tile.values).shape[0]
             whole = tile.x == 0 or isinstance(tile, HaadfTile)
-            progress.update(task, advance=height if whole else 0, frame=tile.frame + 1)
+            progress.update(task, advance=height(tile) if whole else 0, frame=tile.frame + 1)
 
         yield sent

@@ -51,12 +51,10 @@ def send_with_bar(source: Acquisition, recording: TileSource, plan: ScanPlan, ti
 
     with scan_bar(plan, recording.scan_id) as bar:
         writer = send_scan(source, recording, plan=plan, speed=times, on_tile=bar)
-    sent = writer.totals.sent
-    verdict = writer.verdict
-    facts = "" if verdict is None else ", ".join(f"{k} {v}" for k, v in verdict.facts.items())
+    sent, verdict = writer.totals.sent, writer.verdict
     print(
         f"sent {source.session}/{writer.scan_id}: {sent.frames} frames, {sent.haadf_tiles} HAADF and "
-        f"{sent.eds_tiles} EDS tiles, {sent.eds_counts} EDS counts; {facts}"
+        f"{sent.eds_tiles} EDS tiles, {sent.eds_counts} EDS counts; {verdict.words if verdict else ''}"
     )
 
 

@@ -44,3 +44,8 @@ class EdsDense:
 
 
 Tile = HaadfTile | EdsEvents | EdsDense
+
+
+def height(tile: Tile) -> int:
+    """Return the rows of a tile."""
+    return int((tile.counts if isinstance(tile, EdsEvents) else tile.values).shape[0])

@@ -203,6 +203,11 @@ class Accumulator:
         self.dirty[self._chips[modality][tile.y : tile.y + h, tile.x : tile.x + w]] = True
         return True
 
+    @property
+    def counts(self) -> int | None:
+        """EDS photons counted in; None if the scan has no EDS."""
+        return None if self.eds is None else self.eds.counts
+
     def coverage(self) -> m.Coverage:
         """Return the share of expected pixels that came, by modality."""
         return m.Coverage(**{k: p.occupancy.coverage(self._frames(k)) for k, p in self._parts().items()})

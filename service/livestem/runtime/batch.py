@@ -27,6 +27,7 @@ from livestem.protocol.publisher import Publisher
 from livestem.runtime.conclude import conclude
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.ingest import Ingest
+from livestem.runtime.journal import COMMIT_BYTES
 from livestem.runtime.metrics import Metrics
 from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.recipe import resolve
@@ -37,7 +38,7 @@ from livestem.wire import messages as m
 from livestem.wire.codec import decode
 
 SESSION = "batch"
-_COMMIT_BYTES = 4 * 2**20  # as the service does
+_EPOCH = 1  # one sender, which starts once
 
 
 class _Folder:
@@ -65,18 +66,22 @@ class _Line:
     def __init__(self, ingest: Ingest, session: str, limits: Limits) -> None:
         self._ingest, self._limits, self._session = ingest, limits, session
         keep_one = msgspec.structs.replace(limits, resend_bytes=1)  # nobody will ask again
-        self._publisher = Publisher(session, "acq", 1, lambda: 0, limits=keep_one)
+        self._publisher = Publisher(session, "acq", _EPOCH, lambda: 0, limits=keep_one)
         self._verdicts: dict[str, m.Verdict] = {}
 
     def publish(self, header: m.OfScan, arrays: tuple[NDArray[Any], ...] = (), *, codec: str = "raw") -> None:
         frames = self._publisher.publish(header, arrays, codec=codec)
         for verdict in self._ingest.apply(decode(frames, self._limits)):
             self._verdicts[verdict.scan_id] = verdict
-        if self._ingest.uncommitted_bytes >= _COMMIT_BYTES:
-            self._ingest.commit(self._session, 1, self._publisher.buffer.last_seq)
+        if self._ingest.uncommitted_bytes >= COMMIT_BYTES:
+            self._ingest.commit(self._session, _EPOCH, self._publisher.buffer.last_seq)
 
     def verdict(self, scan_id: str) -> m.Verdict | None:
         return self._verdicts.get(scan_id)
+
+    def settle(self) -> None:
+        """Say that everything published has arrived: nothing more will come."""
+        self._ingest.settle(self._session, _EPOCH, self._publisher.buffer.last_seq)
 
 
 def run_batch(
@@ -153,7 +158,6 @@ def _process(
 ) -> ScanResult:
     encoders = Encoders(None if settings.weights is None else Path(settings.weights))
     finished: list[tuple[OpenScan, life.Status]] = []
-
     refusal: list[LivestemError] = []
 
     def resolved(plan: ScanPlan) -> tuple[Grid, Parameters]:
@@ -178,7 +182,7 @@ def _process(
         on_accepted(verdict)
         with ScanWriter(line, plan, source.scan_id) as writer:
             hand_over(source, writer, after=on_tile)
-        ingest.settle(session, 1, 2**62)
+        line.settle()
     finally:
         ingest.close()
     ((scan, status),) = finished

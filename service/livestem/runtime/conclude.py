@@ -33,7 +33,7 @@ def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanRes
         status=status,
         coverage=accumulator.coverage(),
         missing=missing,
-        counts=None if accumulator.eds is None else accumulator.eds.counts,
+        counts=accumulator.counts,
         input_digest=accumulator.input_digest(),
         finals=finals,
     )

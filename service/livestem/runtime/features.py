@@ -6,6 +6,7 @@ Live and final work take the same way; finals fit without negative intensities a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,7 +55,7 @@ class Collected:
     Attributes
     ----------
     haadf : (H, W) mean per visit; haadf_exposure : (H, W) visits
-    spectra : (N, C) counts of every chip; outside : counts in no chip; eds_exposure : (H, W)
+    spectra : (N, C) counts of every chip; total : (C,) of the whole field; eds_exposure : (H, W) visits
     """
 
     plan: ScanPlan
@@ -85,6 +86,11 @@ class Collected:
                 "eds_exposure": eds.exposure.copy(),
             }
         return cls(accumulator.plan, accumulator.grid, **values)
+
+    @cached_property
+    def chip_counts(self) -> NDArray[np.int64] | None:
+        """(N,) EDS photons of every chip, all channels; None without EDS."""
+        return None if self.spectra is None else self.spectra.sum(axis=1, dtype=np.int64)
 
     def valid(self, modality: str) -> Mask:
         """Return (N,) which chips have data, ``haadf`` or ``eds``."""

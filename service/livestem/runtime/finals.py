@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from livestem.domain.parameters import Parameters
 from livestem.domain.regions import Region
-from livestem.runtime.features import Collected, Encoder, Feature, eds_features, grey_range, haadf_feature
+from livestem.runtime.features import Collected, Encoder, Feature, eds_features, haadf_feature
 from livestem.runtime.numerics import digest_of, numerics_of
 from livestem.runtime.quantification import Quantifier, build_quantifier
 from livestem.stages import agreement, ensemble, fewshot, louvain, ward
@@ -228,7 +228,7 @@ def _regions(label_map: LabelMap, data: Collected, quantifier: Quantifier | None
         names=label_map.classes or None,
         haadf_mean_image=data.haadf,
         haadf_exposure=data.haadf_exposure,
-        chip_counts=None if spectra is None else spectra.sum(axis=1, dtype=np.int64),
+        chip_counts=data.chip_counts,
         composition=composition if quantifier is not None else None,
     )
 
@@ -277,6 +277,4 @@ def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     timings[stage] = round(time.perf_counter() - began, 4)
 
 
-ami = agreement.ami
-
-__all__ = ["Finals", "Key", "LabelMap", "ami", "fewshot_map", "finalise", "grey_range", "modalities"]
+ami = agreement.ami  # for the command line, which does not reach into the stages

@@ -34,8 +34,6 @@ from livestem.wire.codec import Message
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str]  # session, scan_id
-
-
 Resolve = Callable[[ScanPlan], tuple[Grid, Parameters]]
 
 
@@ -179,7 +177,6 @@ class Ingest:
         journal.append(message)
         self.scans[key] = OpenScan(*key, start.plan, parameters, Accumulator(start.plan, grid), journal)
         self._metrics.open.set(len(self.scans))
-        log.info("scan %s: %s", start.scan_id, ", ".join(f"{k} {v}" for k, v in facts.items()))
         return facts
 
     def _check_limits(self, plan: ScanPlan, grid: Grid, parameters: Parameters) -> None:
@@ -207,17 +204,15 @@ class Ingest:
         scan.heard = time.monotonic()
         if tile.frame >= self._limits.planned_frames:
             raise WireError("limit", f"frame {tile.frame}, this service allows {self._limits.planned_frames}")
+        counts = scan.accumulator.counts or 0
         with scan.lock:
             is_new = scan.accumulator.apply(message)
         if not is_new:
             self._metrics.duplicates.inc()
             return
         scan.journal.append(message)
-        haadf = isinstance(tile, m.HaadfRows)
-        self._metrics.tiles.labels(modality="haadf" if haadf else "eds").inc()
-        if not haadf:
-            events = tile.content == "events"  # type: ignore[union-attr]
-            self._metrics.counts.inc(message.arrays[1].size if events else float(message.arrays[0].sum()))
+        self._metrics.tiles.labels(modality="haadf" if isinstance(tile, m.HaadfRows) else "eds").inc()
+        self._metrics.counts.inc((scan.accumulator.counts or 0) - counts)
         self._on(scan, life.TileApplied())
 
     def _end(self, message: Message, end: m.ScanEnd) -> None:

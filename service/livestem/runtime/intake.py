@@ -9,20 +9,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import zmq
 
 from livestem.client.connection import Connection
 from livestem.protocol.follower import Deliver, Effect, Lost, Refused, Tracking
 from livestem.runtime.ingest import Ingest
+from livestem.runtime.journal import COMMIT_BYTES
 from livestem.runtime.settings import Settings
 from livestem.wire import messages as m
 
 log = logging.getLogger(__name__)
 
 COMMIT_S = 0.02  # the design's
-COMMIT_BYTES = 4 * 2**20  # the design's
 ACK_S = 1.0
 
 
@@ -32,7 +32,7 @@ class _Adapter:
 
     connection: Connection
     session: str | None = None
-    committed_at: float = field(default=0.0)
+    committed_at: float = 0.0
     fresh: bool = False
 
 

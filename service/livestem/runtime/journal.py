@@ -22,6 +22,7 @@ from livestem.wire import messages as m
 from livestem.wire.codec import Buffer, Message, decode, nest
 
 FORMAT = 1  # PRAGMA user_version
+COMMIT_BYTES = 4 * 2**20  # the design's: whoever writes commits at the latest when so much is waiting
 _APPLICATION = 0x4C53_544D  # "LSTM", so that a stranger's database is told apart
 _SCHEMA = """
 CREATE TABLE messages (n INTEGER PRIMARY KEY, type TEXT NOT NULL, frame INTEGER, message BLOB NOT NULL);

@@ -68,7 +68,7 @@ class LiveScorer:
             dirty = accumulator.dirty[:-1].copy()
             accumulator.dirty[:] = False
             watermark, covered, frames = scan.watermark, accumulator.coverage(), accumulator.frames_seen
-            counts = None if accumulator.eds is None else accumulator.eds.counts
+            counts = accumulator.counts
             scoring = scan.parameters.support is not None
             data = Collected.of(accumulator, final=False, exposure_only=not scoring)
         self._revision += 1

@@ -162,10 +162,7 @@ class Segmenter:
 
     def _on_verdict(self, verdict: m.Verdict) -> None:
         """Tell the person at the service, and everybody who follows, what was decided about a scan."""
-        if verdict.accepted:
-            text = f"scan {verdict.scan_id}: " + ", ".join(f"{k} {v}" for k, v in verdict.facts.items())
-        else:
-            text = f"scan {verdict.scan_id} refused: {verdict.reason}"
+        text = f"scan {verdict.scan_id}{'' if verdict.accepted else ' refused'}: {verdict.words}"
         self._announce(text)
         level: Literal["info", "error"] = "info" if verdict.accepted else "error"
         self._hub.publish(verdict.session, m.Status(level=level, text=text[:4096], scan_id=verdict.scan_id))

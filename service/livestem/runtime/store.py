@@ -27,7 +27,6 @@ from livestem.protocol.resend import Frames
 from livestem.wire.codec import nest
 
 FORMAT = 1  # PRAGMA user_version of the catalogue
-ENVIRONMENT = "LIVESTEM_STORE"
 _SCHEMA = """
 CREATE TABLE starts (n INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL);
 CREATE TABLE sessions (session TEXT PRIMARY KEY, began_ns INTEGER NOT NULL);

@@ -70,6 +70,11 @@ class Verdict(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="
     reason: Text = ""
     facts: dict[str, str | int | float | bool | None] = {}
 
+    @property
+    def words(self) -> str:
+        """What a person reads: the facts of an accepted scan, the reason of a refused one."""
+        return ", ".join(f"{k} {v}" for k, v in self.facts.items()) if self.accepted else self.reason
+
 
 class Rectangle(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A rectangle of one modality, pixels."""
