@@ -23,6 +23,7 @@ RUN python -m venv /opt/livestem
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY service ./service
 COPY clients ./clients
+COPY configs/specimens configs/specimens
 COPY simulator ./simulator
 RUN /opt/livestem/bin/python -m pip wheel --no-deps --wheel-dir dist .
 # The cache is the builder's own and never part of the image: torch is fetched once, not at each change of the sources.

@@ -18,7 +18,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --co
 .DEFAULT_GOAL := help
 # One pip at a time in one environment, and lint before tests.
 .NOTPARALLEL:
-.PHONY: help install install-vgg16 install-all demo test fast lint format schema check clean
+.PHONY: help install install-vgg16 install-all demo test fast lint format schema check accuracy accuracy-quick clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand -t 16
@@ -40,7 +40,7 @@ fast: install-all  ## the unit tests only [TEST_ARGS=...]
 lint: install-all  ## style, types and import contracts, without tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p livestem
+	$(BIN)/mypy -p livestem -p livestem.client -p livestem.simulator  # a namespace: -p alone finds its first part
 	$(BIN)/lint-imports
 
 format: install-all  ## put the code into the house's format
@@ -51,6 +51,12 @@ schema: install  ## rewrite the wire's schema.json; refuses a change without a n
 	$(BIN)/python -m livestem.wire.schema
 
 check: lint test  ## what CI runs: lint and test
+
+accuracy: install-vgg16  ## the table of docs/accuracy.md: most of an hour [WEIGHTS=FILE]
+	$(BIN)/python -m benchmarks.accuracy $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+accuracy-quick: install-all  ## its quick form: that all of it still runs, and about where it stands
+	$(BIN)/python -m benchmarks.accuracy --quick
 
 clean:  ## remove .venv, builds and caches; a store is never touched
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -172,6 +172,10 @@ def test_the_wheel_holds_every_file_of_the_packages(image: Image):
         for path in (image.path("/build") / root / "livestem").rglob("*")
         if path.is_file()
     }
+    specimens = image.path("/build") / "configs" / "specimens"
+    expected |= {
+        f"livestem/simulator/specimens/{path.relative_to(specimens).as_posix()}" for path in specimens.rglob("*.toml")
+    }
     with zipfile.ZipFile(image.wheel) as wheel:
         held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert held == expected
@@ -216,10 +220,14 @@ def test_the_environment_has_what_its_packages_need(image: Image, tmp_path: Path
 
 
 def test_the_packaged_specimens_are_found(image: Image, tmp_path: Path):
-    code = "from livestem.simulator.specimen import packaged_specimens as p; print(*p())"
+    code = "from livestem.simulator.specimen_file import packaged_specimens as p; print(*p())"
     done = call(image.bin / "python", "-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()
+    checkout = (path.stem for path in (ROOT / "configs" / "specimens").glob("*.toml"))
+    assert done.stdout.split() == sorted(checkout)
+    code = "from livestem.simulator import load_specimen as load; print(load('pristine-0dpa').title)"  # it has a base
+    done = call(image.bin / "python", "-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 # --- a controller's machine: the base install ---------------------------------------------------------------

@@ -33,6 +33,7 @@ from livestem.domain.geometry import Sampling
 from livestem.domain.limits import Limits
 from livestem.domain.parameters import PRESETS, Parameters, Processing
 from livestem.domain.regions import LatticePeak, Region
+from livestem.domain.request import ScanGrant, ScanRequest
 from livestem.domain.scan import Beam, Eds, Haadf, ScanPlan
 from livestem.domain.support import SupportClass, SupportSet
 from livestem.runtime.segmenter import Segmenter
@@ -224,7 +225,7 @@ def first_column(text: str) -> list[str]:
 
 PARTS = [
     m.Payload, m.Stream, m.Watermark, m.Coverage, m.MissingTile, m.Rectangle, ScanPlan, Haadf, Eds, EnergyAxis, Beam,
-    Sampling, Processing, SupportSet, SupportClass, Region, LatticePeak,
+    Sampling, Processing, SupportSet, SupportClass, Region, LatticePeak, ScanRequest, ScanGrant,
 ]  # fmt: skip
 MESSAGES = list(dict.fromkeys((*m.ACQUISITION, *m.RESULTS, *m.TALK)))
 

@@ -222,4 +222,8 @@ def test_ci_runs_the_check():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     lines = script.read_text(encoding="utf-8").splitlines()
-    assert "set -euo pipefail" in lines and lines[-1] == "make check"
+    assert "set -euo pipefail" in lines and lines[-2:] == ["make check", "make accuracy-quick"]
+
+
+def test_the_quick_form_of_the_accuracies_is_what_ci_runs():
+    assert "-m benchmarks.accuracy --quick" in dry_run("accuracy-quick")

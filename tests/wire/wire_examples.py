@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from livestem.domain.geometry import Sampling
 from livestem.domain.parameters import Processing
 from livestem.domain.regions import LatticePeak, Region
+from livestem.domain.request import ScanGrant, ScanRequest
 from livestem.domain.scan import Beam, Eds, EnergyAxis, Haadf, ScanPlan
 from livestem.wire import messages as m
 from livestem.wire.codec import encode, nest
@@ -140,6 +141,30 @@ def plain() -> dict[str, Example]:
         ),
         "gone": (m.Gone(request_id="r-6", first=1, last=2, more=True), (), "", "raw"),
         "snapshot": (m.Snapshot(request_id="r-7", cursor=4), (), "", "raw"),
+        "request_scan": (
+            m.RequestScan(
+                request_id="r-9",
+                request=ScanRequest(
+                    region_nm=(10.0, -2.5, 50.0, 75.0), frames=5, dwell_s=2e-6, pixel_nm=0.125, modalities=("haadf",),
+                    reason="boundary, µ-phase",
+                ),
+            ),
+            (), "", "raw",
+        ),
+        "request_scan pixels": (
+            m.RequestScan(
+                request_id="r-10",
+                request=ScanRequest(region_px=(-4, 8, 16, 32), of="scan-1", frames=2, modalities=("eds", "haadf")),
+            ),
+            (), "", "raw",
+        ),
+        "scan_granted": (
+            m.ScanGranted(
+                request_id="r-9",
+                grant=ScanGrant(scan_id="scan-2", duration_s=2.5, dose_e_nm2=12_500.0, queued=1),
+            ),
+            (), "", "raw",
+        ),
         "refusal": (m.Refusal(request_id="r-8", reason="no session 'x' here"), (), "", "raw"),
     }  # fmt: skip
 

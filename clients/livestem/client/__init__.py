@@ -2,9 +2,11 @@
 
 from livestem.client.acquisition import Acquisition
 from livestem.client.endpoints import Endpoint
+from livestem.client.instrument import Instrument
 from livestem.client.scan_writer import ScanWriter
 from livestem.client.subscriber import Subscriber
 from livestem.domain.geometry import Grid, Sampling
+from livestem.domain.request import ScanGrant, ScanRequest
 from livestem.domain.scan import Beam, Eds, EnergyAxis, Haadf, ScanPlan
 
 __all__ = [
@@ -15,8 +17,11 @@ __all__ = [
     "EnergyAxis",
     "Grid",
     "Haadf",
+    "Instrument",
     "Sampling",
+    "ScanGrant",
     "ScanPlan",
+    "ScanRequest",
     "ScanWriter",
     "Subscriber",
 ]

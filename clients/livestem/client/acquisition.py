@@ -13,12 +13,14 @@ import datetime
 import secrets
 import threading
 import time
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal
 
 import zmq
 from numpy.typing import NDArray
 
+from livestem.client.answers import Answers
 from livestem.client.endpoints import ACQUISITION, Endpoint
 from livestem.client.hub import Hub
 from livestem.client.scan_writer import ScanWriter
@@ -26,6 +28,7 @@ from livestem.client.tilecheck import check_plan
 from livestem.domain.errors import LivestemError, RefusedError, SourceError, TransportError, UsageError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.domain.names import check_name
+from livestem.domain.request import ScanGrant, ScanRequest
 from livestem.domain.scan import ScanPlan
 from livestem.protocol.publisher import Publisher
 from livestem.wire import messages as m
@@ -50,6 +53,15 @@ class Acquisition:
         Where to bind.
     recorded : bool
         True for sources that can wait (files, simulator at any speed).
+    on_request : callable, optional
+        Makes an instrument of a source: called with a `ScanRequest` it returns the `ScanGrant`, and the script scans
+        when it comes to it. A `LivestemError` or a `ValueError` is a refusal, its message the reason. It runs on the
+        thread that answers everybody, so it checks, queues and returns at once; a request that is repeated is
+        answered without it. Without a handler every request is refused.
+    link : callable, optional
+        Stands between this publisher and its socket, to try what a network can do: it is given the frames of every
+        published message, heartbeats and echoes too, and returns the messages to send now: none, it or others, in any
+        order. ``frames[0]`` is the topic, such as ``b"acq.s1.haadf_tile"``. What is asked for again goes past it.
 
     Raises
     ------
@@ -76,6 +88,8 @@ class Acquisition:
         recorded: bool = False,
         limits: Limits = DEFAULT_LIMITS,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        on_request: Callable[[ScanRequest], ScanGrant] | None = None,
+        link: Callable[[list[bytes]], Iterable[list[bytes]]] | None = None,
     ) -> None:
         try:
             self.session = check_name(session or new_session(), "session")
@@ -99,6 +113,8 @@ class Acquisition:
                 limits=limits,
                 on_talk=self._on_talk,
                 eager=lambda: not self._publisher.services,
+                on_scan=None if on_request is None else Answers(on_request),
+                link=link,
             )
         except LivestemError:
             if self._own_context is not None:

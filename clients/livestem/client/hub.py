@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -57,6 +57,12 @@ class Hub:
         Called with the error of every request that was dropped, for a metric; the hub logs them thinly itself.
     eager : callable, optional
         While it returns True, heartbeats are sent ten times a second.
+    on_scan : callable, optional
+        Returns the answer to a `request_scan` of a session that is served here; called on the hub's thread. Without
+        it every one is refused.
+    link : callable, optional
+        Stands between the publishers and the XPUB, whose every message it is given: it returns those to send now.
+        Called under the lock, so one message at a time; what it waits, all publishing waits.
 
     Raises
     ------
@@ -78,10 +84,12 @@ class Hub:
         on_talk: Callable[[m.Talk], None] | None = None,
         on_rejected: Callable[[WireError], None] | None = None,
         eager: Callable[[], bool] = lambda: False,
+        on_scan: Callable[[m.RequestScan], m.Talk] | None = None,
+        link: Callable[[list[bytes]], Iterable[list[bytes]]] | None = None,
     ) -> None:
         self.epoch, self.server, self._limits = epoch, server, limits
         self._stream = stream
-        self._on_talk, self._eager = on_talk, eager
+        self._on_talk, self._eager, self._on_scan, self._link = on_talk, eager, on_scan, link
         self._publishers: dict[str, Publisher] = {}
         self.lock = threading.RLock()
         self.subscribers = 0
@@ -143,7 +151,10 @@ class Hub:
     def _send(self, frames: Sequence[bytes]) -> None:
         if self._xpub.closed:
             raise TransportError("this publisher is closed; open another to send further data")
-        self._xpub.send_multipart(frames, copy=False)
+        if not self._thread.is_alive() and not self._stop.is_set():
+            raise TransportError("this publisher's thread has ended with an error, told on stderr; start it again")
+        for sent in [frames] if self._link is None else self._link(list(frames)):
+            self._xpub.send_multipart(sent, copy=False)
 
     def _run(self) -> None:
         next_beat = time.monotonic()
@@ -204,12 +215,25 @@ class Hub:
             with self.lock:
                 echo = m.Echo(nonce=request.nonce, epoch=self.epoch, sent_ns=time.time_ns())
                 self._send(encode(echo, stream=self._stream))
+        elif isinstance(request, m.RequestScan):
+            self._reply(peer, self._answer_scan(request))
         elif isinstance(request, m.Verdict):
             pass  # told to on_talk; not answered
         elif isinstance(request, m.Ack) and request.session not in self._publishers:
             pass  # a late word to a publisher that was here before us
         else:
             self._forward(peer, request)
+
+    def _answer_scan(self, request: m.RequestScan) -> m.Talk:
+        """A request meant for another start is refused: what that one granted is not known here."""
+        publisher = self._publishers.get(request.session)
+        if self._on_scan is None:
+            reason = "this source takes no scan requests; `livestem simulate --requests` does, or your on_request"
+        elif publisher is None or publisher.epoch != request.epoch:
+            reason = f"session {request.session!r} is not served here since this start; say hello, then ask again"
+        else:
+            return self._on_scan(request)
+        return m.Refusal(request_id=request.request_id, session=request.session, reason=reason)
 
     def _forward(self, peer: bytes, request: m.Talk) -> None:
         publisher = self._publishers.get(request.session)

@@ -15,6 +15,8 @@ from livestem.cli.batch import batch
 from livestem.cli.demo import demo
 from livestem.cli.listen import listen
 from livestem.cli.replay import replay
+from livestem.cli.request import request
+from livestem.cli.score import score
 from livestem.cli.serve import serve
 from livestem.cli.simulate import simulate
 from livestem.cli.watch import watch
@@ -28,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, serve, simulate, replay, batch, watch, listen):
+for command in (demo, serve, simulate, replay, batch, watch, listen, request, score):
     app.command()(command)
 app.add_typer(weights_command.app, name="weights")
 

@@ -47,14 +47,15 @@ def demo(
     from livestem.cli.demo_report import report
     from livestem.cli.replay import parse_speed
     from livestem.runtime.recipe import resolve
-    from livestem.simulator import Simulation, load_specimen
+    from livestem.simulator import Simulation, load_specimen, save_truth
 
     console = Console(highlight=False)
     times = parse_speed(speed)
     console.print(f"simulating {sample}, {frames} frames")
     simulation = Simulation(load_specimen(sample), seed, frames)
     specimen = simulation.specimen
-    wanted = asked.processing.over(Processing(elements=specimen.elements, strays=tuple(specimen.strays)))
+    known = Processing(elements=specimen.elements, strays=tuple(specimen.strays))
+    wanted = asked.processing.over(known.over(simulation.plan.processing or Processing()))
     plan = msgspec.structs.replace(simulation.plan, processing=wanted)
     if dwell_us is not None:
         plan = msgspec.structs.replace(plan, dwell_s=dwell_us * 1e-6)
@@ -70,7 +71,7 @@ def demo(
     began = time.perf_counter()
     heard = _run(simulation, plan, times, out / "store", console)
     folder = out / "store" / heard.session / simulation.scan_id
-    simulation.truth.save(folder / "truth")
+    save_truth(simulation.truth, folder / "truth")
     report(console, simulation, heard, folder, out / "overview.png")
     console.print(
         f"\n{heard.live} live maps, finals {heard.finals_s:.2f} s after the last tile, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +13,10 @@ from livestem.cli import options as o
 from livestem.cli.recordings import FileOptions, opened, scans, with_processing
 from livestem.client.acquisition import Acquisition
 from livestem.client.replay import TileSource, send_scan
+from livestem.client.scan_writer import ScanWriter
 from livestem.domain.errors import UsageError
 from livestem.domain.scan import ScanPlan
+from livestem.domain.tiles import Tile
 
 Speed = Annotated[str, typer.Option("--speed", help="Times the recorded pace, or max.")]
 Wait = Annotated[float, typer.Option("--wait", help="How long to wait for a segmenter, s.")]
@@ -45,15 +48,31 @@ def replay(
                 send_with_bar(source, recording, with_processing(recording.plan, asked.processing), times)
 
 
-def send_with_bar(source: Acquisition, recording: TileSource, plan: ScanPlan, times: float | None) -> None:
+def send_with_bar(
+    source: Acquisition,
+    recording: TileSource,
+    plan: ScanPlan,
+    times: float | None,
+    on_tile: Callable[[Tile], None] = lambda tile: None,
+) -> None:
     """Send one scan with a progress bar, then say what was sent."""
     from livestem.cli.progress import scan_bar
 
     with scan_bar(plan, recording.scan_id) as bar:
-        writer = send_scan(source, recording, plan=plan, speed=times, on_tile=bar)
+
+        def sent(tile: Tile) -> None:
+            on_tile(tile)
+            bar(tile)
+
+        writer = send_scan(source, recording, plan=plan, speed=times, on_tile=sent)
+    print(told(source.session, writer), flush=True)
+
+
+def told(session: str, writer: ScanWriter) -> str:
+    """Return what was sent and what the service says, in one line."""
     sent, verdict = writer.totals.sent, writer.verdict
-    print(
-        f"sent {source.session}/{writer.scan_id}: {sent.frames} frames, {sent.haadf_tiles} HAADF and "
+    return (
+        f"sent {session}/{writer.scan_id}: {sent.frames} frames, {sent.haadf_tiles} HAADF and "
         f"{sent.eds_tiles} EDS tiles, {sent.eds_counts} EDS counts; {verdict.words if verdict else ''}"
     )
 

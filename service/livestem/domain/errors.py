@@ -32,7 +32,7 @@ class StoreError(LivestemError):
 
 
 class RefusedError(LivestemError):
-    """The service refused a scan; the message is its reason."""
+    """The service refused a scan, or an instrument a request; the message is its reason."""
 
 
 class TransportError(LivestemError):

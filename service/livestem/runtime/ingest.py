@@ -175,7 +175,8 @@ class Ingest:
             self._store.keep_support(parameters.support)
         journal = Journal(folder / "journal.sqlite")
         journal.append(message)
-        self.scans[key] = OpenScan(*key, start.plan, parameters, Accumulator(start.plan, grid), journal)
+        accumulator = Accumulator(start.plan, grid)
+        self.scans[key] = OpenScan(*key, start.plan, parameters, accumulator, journal, epoch=start.epoch)
         self._metrics.open.set(len(self.scans))
         return facts
 

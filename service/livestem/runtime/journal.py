@@ -7,6 +7,7 @@ its end that is folded in, so that the journal is a single file that can be copi
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from livestem.domain.scan import ScanPlan
 from livestem.domain.tiles import EdsDense, EdsEvents, HaadfTile, Tile
 from livestem.wire import messages as m
 from livestem.wire.codec import Buffer, Message, decode, nest
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1  # PRAGMA user_version
 COMMIT_BYTES = 4 * 2**20  # the design's: whoever writes commits at the latest when so much is waiting
@@ -79,10 +82,14 @@ class Journal:
         self.uncommitted_bytes = 0
 
     def close(self) -> None:
-        """Fold the write-ahead log in and close: one file is left."""
+        """Fold the write-ahead log in and close: one file is left, unless somebody is reading it just now."""
         if self._open:
             self._run("COMMIT")
-        self._run("PRAGMA journal_mode=DELETE")
+        try:
+            self._db.execute("PRAGMA busy_timeout=0")  # whoever reads may take their time; a service may not
+            self._db.execute("PRAGMA journal_mode=DELETE")
+        except sqlite3.OperationalError as e:
+            log.info("%s keeps its write-ahead log beside it (%s); the two belong together", self.path, e)
         self._db.close()
 
     def _begin(self) -> None:
@@ -120,7 +127,11 @@ class JournalRecording:
             raise SourceError(f"{path} is a database, but no livestem journal")
         if version > FORMAT:
             raise SourceError(f"{path} is a journal of format {version}, this livestem reads {FORMAT}; update it")
-        self._start = self._find_start()
+        try:
+            self._start = self._find_start()
+        except SourceError:
+            self._db.close()
+            raise
         self.plan: ScanPlan = self._start.plan
         self.scan_id: str = self._start.scan_id
 

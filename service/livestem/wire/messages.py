@@ -37,8 +37,10 @@ from livestem.wire.talk import (
     Probe,
     Rectangle,
     Refusal,
+    RequestScan,
     Resend,
     Resent,
+    ScanGranted,
     Snapshot,
     SnapshotPage,
     Stream,
@@ -72,10 +74,12 @@ __all__ = [
     "Rectangle",
     "Refusal",
     "Reliable",
+    "RequestScan",
     "Resend",
     "Resent",
     "ScanDone",
     "ScanEnd",
+    "ScanGranted",
     "ScanStart",
     "Segmentation",
     "Snapshot",
@@ -98,13 +102,14 @@ ACQUISITION = (ScanStart, HaadfRows, EdsRows, ScanEnd, Heartbeat, Echo)
 RESULTS = (Live, Segmentation, Agreement, Descriptors, ScanDone, Suggestion, Status, Heartbeat, Echo)
 TALK = (
     Hello, Welcome, Probe, Attach, Attached, Ack, Verdict, Resend, Resent, Gone, Snapshot, SnapshotPage, Refusal,
+    RequestScan, ScanGranted,
 )  # fmt: skip
 
 AnyHeader = (
     ScanStart | HaadfRows | EdsRows | ScanEnd | Heartbeat | Echo
     | Live | Segmentation | Agreement | Descriptors | ScanDone | Suggestion | Status
     | Hello | Welcome | Probe | Attach | Attached | Ack | Verdict | Resend | Resent | Gone
-    | Snapshot | SnapshotPage | Refusal
+    | Snapshot | SnapshotPage | Refusal | RequestScan | ScanGranted
 )  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """The committed JSON Schema of every header, for clients in other languages: ``python -m livestem.wire.schema``.
 
 `schema.json` is what today's code generates, descriptions included. `schema_history.json` holds one digest for each
-version that was ever committed, and is only appended to: it is how a change of the messages without a change of
-`VERSION` is found. Descriptions are left out of the digest, so that a docstring may be improved at any time.
+version: it is how a change of the messages without a change of `VERSION` is found. A version is frozen by the first
+tagged release that speaks it (docs/decisions/0009). Descriptions are left out of the digest, so that a docstring may be
+improved at any time.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from livestem.domain.request import ScanGrant, ScanRequest
 from livestem.wire.header import Count, Header, Index, Key, Side, Text
 
 
@@ -132,6 +133,22 @@ class SnapshotPage(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, 
 
     watermark: Count
     cursor: Count | None = None
+
+
+class RequestScan(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="request_scan"):
+    """Asks an instrument for a scan; `session` and `epoch` are those of its stream in `welcome`.
+
+    One `request_id`, one scan: asked again, it is answered as before.
+    """
+
+    request_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    request: ScanRequest
+
+
+class ScanGranted(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="scan_granted"):
+    """Answer to `request_scan`: the scan will come; if not, the answer is a `refusal`."""
+
+    grant: ScanGrant
 
 
 class Refusal(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="refusal"):

@@ -1,6 +1,6 @@
 """Materials of a specimen: how their atoms are arranged; composition and density follow.
 
-Three arrangements so far: a ``crystal`` seen along a zone axis, ``grains`` of crystals in random directions,
+Three arrangements: a ``crystal`` seen along a zone axis, ``grains`` of crystals in random directions,
 and ``amorphous`` matter, whose atoms only keep their distances. Another one is another tagged Struct with a
 ``density`` and a builder in ``atoms``.
 """
@@ -14,7 +14,8 @@ import msgspec
 
 from livestem.domain.elements import SYMBOLS
 from livestem.domain.names import check_name
-from livestem.simulator.instrument import Positive
+from livestem.simulator.instrument import NotNegative, Positive
+from livestem.simulator.kernels import known_crystals
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 _SAME_DENSITY = 0.01  # zones of one material differ by rounding only
@@ -29,6 +30,11 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def __post_init__(self) -> None:
         check_elements(self.atoms)
 
+    @property
+    def column(self) -> str:
+        """Name of the column in the kernels' table: its elements, heaviest first, such as ``Ti+O``."""
+        return "+".join(sorted(self.atoms, key=SYMBOLS.index, reverse=True))
+
 
 class Crystal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="crystal"):
     """A crystal along a zone axis.
@@ -37,18 +43,27 @@ class Crystal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ----------
     cell_nm : (u, v) sides of the rectangular projected cell, nm
     period_nm : repeat along the beam, nm
-    thermal_nm : rms displacement of the atoms along one direction, nm
+    thermal_nm : rms displacement of the atoms along one direction by heat, nm
+    static_nm : rms displacement of whole columns along one direction by defects, nm
+    turn_deg : rotation of the lattice against the layers, degrees, positive down to the right
+    kernel : name of the computed HAADF kernels (``kernels``); None: as scattering without channelling
     sites : the columns of one cell
     """
 
     cell_nm: tuple[Positive, Positive]
     period_nm: Positive
     thermal_nm: Positive
+    static_nm: NotNegative = 0.0
+    turn_deg: Annotated[float, msgspec.Meta(ge=-45, le=45)] = 0.0
+    kernel: str | None = None
     sites: tuple[Site, ...]
 
     def __post_init__(self) -> None:
         if not self.sites:
             raise ValueError("a crystal needs at least one site")
+        if self.kernel is not None:
+            for site in self.sites:
+                check_kernel(self.kernel, site.column)
 
     @property
     def density(self) -> dict[str, float]:
@@ -59,6 +74,11 @@ class Crystal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             for element, number in site.atoms.items():
                 total[element] = total.get(element, 0.0) + number / volume
         return total
+
+    @property
+    def channels(self) -> bool:
+        """Whether its columns have computed HAADF kernels."""
+        return self.kernel is not None
 
     @property
     def d_spacing_nm(self) -> float | None:
@@ -88,6 +108,11 @@ class Grains(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def density(self) -> dict[str, float]:
         """Atoms of each element per nm^3."""
         return self.zones[0].density
+
+    @property
+    def channels(self) -> bool:
+        """Whether its columns have computed HAADF kernels."""
+        return any(zone.channels for zone in self.zones)
 
     @property
     def d_spacing_nm(self) -> float | None:
@@ -126,6 +151,11 @@ class Amorphous(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return {e: self.atoms_per_nm3 * share / 100 for e, share in self.composition.items()}
 
     @property
+    def channels(self) -> bool:
+        """Whether its columns have computed HAADF kernels."""
+        return False
+
+    @property
     def d_spacing_nm(self) -> float | None:
         """None: there is no lattice."""
         return None
@@ -158,3 +188,12 @@ def check_elements(symbols: Iterable[str]) -> None:
     """Raise ValueError if one of the `symbols` is no element."""
     if unknown := [s for s in symbols if s not in SYMBOLS]:
         raise ValueError(f"unknown element {', '.join(unknown)}; use symbols such as Fe or O")
+
+
+def check_kernel(crystal: str, column: str) -> None:
+    """Raise ValueError if there is no computed kernel for a column of a crystal."""
+    known = known_crystals()
+    if crystal not in known:
+        raise ValueError(f"no kernel {crystal}; there are {', '.join(known)}; without one the crystal does not channel")
+    if column not in known[crystal]:
+        raise ValueError(f"kernel {crystal} has no column {column}; it has {', '.join(known[crystal])}")

@@ -1,129 +1,143 @@
-"""What the simulated field really is: class of every pixel and chip, composition and lattice of a class.
+"""Truths on disk.
 
-The truth of a scan without drift: a drifting or faulty scan is measured against the field it began with.
+A truth is two files of one name. ``<name>.json`` holds the facts (`TruthFacts`), ``<name>.npz`` the maps:
+
+==================  ================  =====================================================================
+``class_of_pixel``  (H, W) integer    class at the first frame's places; -1 where nobody knows
+``class_of_sum``    (H, W) integer    what most visits of a pixel saw; without it, as `class_of_pixel`
+``dose_e_nm2``      (H, W) float      electrons per nm^2 before the scan's end; without it, not known
+==================  ================  =====================================================================
+
+A person who labelled a real recording by hand writes ``class_of_pixel`` at the HAADF's pixels, and as facts::
+
+    {"pixel_nm": [0.05, 0.05],
+     "classes": [{"name": "LFO", "composition": {"La": 20, "Fe": 20, "O": 60}, "d_spacing_nm": 0.393},
+                 {"name": "vacuum"}]}
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import zipfile
+import zlib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from livestem.domain.errors import UsageError
-from livestem.domain.geometry import Grid
-from livestem.simulator.specimen import Specimen
+from livestem.domain.truth import Truth, TruthFacts
+from livestem.simulator.dose import DoseMap
+from livestem.simulator.window import Window
 
-_FORMAT = 1  # of the .json beside the .npz
+_DOSE_STEP_NM = 0.25  # of a dose map on disk: a third of a chip
+_LARGEST = 8192  # pixels a side: no microscope scans more, and a broken file may claim anything
 
 
-class TruthFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is known of each class, in class order; the ``.json`` beside the map.
+def save_truth(truth: Truth, path: str | Path) -> tuple[Path, Path]:
+    """Write ``<path>.npz`` (the maps) and ``<path>.json`` (the facts); return both paths.
 
-    Attributes
-    ----------
-    names, titles : of the classes
-    composition : atomic percent of the specimen's own elements, strays not counted
-    d_spacing_nm : longest lattice spacing, nm; None where there is no one lattice
-    pixel_nm : (y, x) of the class map
-    specimen : digest of the specimen
+    Raises
+    ------
+    UsageError
+        If they cannot be written.
     """
-
-    names: tuple[str, ...]
-    titles: tuple[str, ...]
-    composition: tuple[dict[str, float], ...]
-    d_spacing_nm: tuple[float | None, ...]
-    pixel_nm: tuple[float, float]
-    specimen: str
-    format: int = _FORMAT
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The class of every pixel, (H, W) int8, and the facts of the classes."""
-
-    class_of_pixel: NDArray[np.int8]
-    facts: TruthFacts
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the classes 0, 1, ..."""
-        return self.facts.names
-
-    def class_of_chips(self, grid: Grid) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
-        """Return what most of each chip is, and how much of it.
-
-        Parameters
-        ----------
-        grid : Grid
-            Laid over a scan of this field.
-
-        Returns
-        -------
-        (rows, cols) int16, (rows, cols) float64
-            Class of most pixels, the lower one on a tie; its share of the chip's pixels, 0..1.
-
-        Raises
-        ------
-        UsageError
-            If the grid does not fit the field.
-        """
-        side = grid.haadf_px or grid.eds_px or grid.chip_px
-        top, left = (start * side // grid.chip_px for start in grid.origin)
-        height, width = grid.rows * side, grid.cols * side
-        part = self.class_of_pixel[top : top + height, left : left + width]
-        if part.shape != (height, width):
-            have = self.class_of_pixel.shape
-            raise UsageError(
-                f"a grid of {grid.rows} x {grid.cols} chips of {side} px is larger than the field of "
-                f"{have[0]} x {have[1]} px; lay it over this scan's own field"
-            )
-        chips = part.reshape(grid.rows, side, grid.cols, side)
-        share = np.stack([(chips == c).mean(axis=(1, 3)) for c in range(len(self.names))])
-        return share.argmax(axis=0).astype(np.int16), share.max(axis=0)
-
-    def save(self, path: str | Path) -> tuple[Path, Path]:
-        """Write ``<path>.npz`` (the map) and ``<path>.json`` (the facts); return both paths."""
-        arrays, facts = _paths(path)
+    arrays, facts = _paths(path)
+    try:
         with arrays.open("wb") as file:
-            np.savez_compressed(file, class_of_pixel=self.class_of_pixel)
-        facts.write_bytes(msgspec.json.format(msgspec.json.encode(self.facts)) + b"\n")
-        return arrays, facts
-
-    @classmethod
-    def load(cls, path: str | Path) -> Truth:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        UsageError
-            If a file is missing or is not a truth.
-        """
-        arrays, facts = _paths(path)
-        try:
-            known = msgspec.json.decode(facts.read_bytes(), type=TruthFacts)
-            with np.load(arrays, allow_pickle=False) as file:
-                return cls(file["class_of_pixel"].astype(np.int8), known)
-        except (OSError, KeyError, ValueError) as error:  # msgspec's and numpy's errors are ValueErrors
-            raise UsageError(f"cannot read the truth {facts} and {arrays.name}: {error}") from None
+            np.savez_compressed(
+                file,
+                class_of_pixel=truth.class_of_pixel,
+                class_of_sum=truth.class_of_sum,
+                dose_e_nm2=truth.dose_e_nm2,
+            )
+        facts.write_bytes(msgspec.json.format(msgspec.json.encode(truth.facts)) + b"\n")
+    except OSError as error:
+        raise UsageError(f"cannot write the truth {arrays} and {facts.name}: {error.strerror or error}") from None
+    return arrays, facts
 
 
-def truth_of(specimen: Specimen, shape: tuple[int, int]) -> Truth:
-    """Return the truth of the field of `specimen`, sampled at the middle of `shape` (rows, cols) pixels."""
-    pixel = specimen.field_nm[0] / shape[0], specimen.field_nm[1] / shape[1]
-    y, x = specimen.pixel_centres_nm(shape)
-    classes = specimen.classes
-    facts = TruthFacts(
-        names=specimen.class_names,
-        titles=tuple(m.title for m in classes),
-        composition=tuple(m.composition for m in classes),
-        d_spacing_nm=tuple(m.structure.d_spacing_nm for m in classes),
-        pixel_nm=pixel,
-        specimen=specimen.digest,
-    )
-    return Truth(specimen.class_at(*specimen.to_specimen(*np.meshgrid(y, x, indexing="ij"))), facts)
+def save_dose(dose: DoseMap, window: Window, path: str | Path) -> Path:
+    """Write the dose over a window as ``<path>.npz``; return its path.
+
+    It holds ``dose_e_nm2`` (rows, cols) float32, electrons per nm^2 by place on the specimen at time 0 of the
+    session, ``origin_nm`` (y, x) of its first cell's corner, and ``step_nm`` of its cells.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be written.
+    """
+    arrays, _ = _paths(path)
+    try:
+        with arrays.open("wb") as file:
+            np.savez_compressed(
+                file,
+                dose_e_nm2=dose.on_grid(window, _DOSE_STEP_NM),
+                origin_nm=np.array([window.y0, window.x0]),
+                step_nm=np.array(_DOSE_STEP_NM),
+            )
+    except OSError as error:
+        raise UsageError(f"cannot write the dose {arrays}: {error.strerror or error}") from None
+    return arrays
+
+
+def load_truth(path: str | Path) -> Truth:
+    """Read what `save_truth` wrote, or what a person made in its form.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of either file, or their common name without an ending.
+
+    Raises
+    ------
+    UsageError
+        If a file is missing, broken, or is not a truth.
+    """
+    arrays, facts = _paths(path)
+    try:
+        known = msgspec.json.decode(facts.read_bytes(), type=TruthFacts)
+        with zipfile.ZipFile(arrays) as archive:
+            maps = {Path(name).stem: _array(archive, name) for name in archive.namelist()}
+        first = _classes(maps, "class_of_pixel")
+        summed = _classes(maps, "class_of_sum") if "class_of_sum" in maps else first
+        dose = maps.get("dose_e_nm2", np.full(first.shape, np.nan))
+        return Truth(first, summed, dose.astype(np.float32), known)
+    except OSError as error:
+        raise UsageError(f"cannot read the truth {facts} and {arrays.name}: {error.strerror or error}") from None
+    except _BROKEN as error:
+        raise UsageError(f"cannot read the truth {facts} and {arrays.name}: {error}") from None
+
+
+# What files that are none of ours raise. msgspec's errors are ValueErrors; zipfile also refuses by
+# RuntimeError (encrypted) and NotImplementedError (a compression that it does not know).
+_BROKEN = (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """Return an array of the archive once its header says that it is a map of possible size."""
+    with archive.open(name) as file:
+        version = npy.read_magic(file)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(file)
+    if len(shape) != 2 or not all(1 <= side <= _LARGEST for side in shape) or dtype.kind not in "iuf":
+        raise ValueError(f"{name} holds {dtype} of shape {shape}, not a map of 1 to {_LARGEST} pixels a side")
+    with archive.open(name) as file:
+        array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+    return array
+
+
+def _classes(maps: dict[str, NDArray[Any]], name: str) -> NDArray[np.int8]:
+    if name not in maps:
+        raise ValueError(f"there is no {name} in it")
+    found = maps[name]
+    limits = np.iinfo(np.int8)
+    if found.dtype.kind not in "iu" or found.min() < limits.min or found.max() > limits.max:
+        raise ValueError(f"{name} must hold class numbers, got {found.dtype} from {found.min()} to {found.max()}")
+    return found.astype(np.int8)
 
 
 def _paths(path: str | Path) -> tuple[Path, Path]:
