@@ -88,6 +88,7 @@ def test_a_second_look_at_a_place_shows_the_same_specimen():
         (ScanRequest(frames=11), "5e\\+06 are allowed"),
         (ScanRequest(pixel_nm=0.0005), "8000 x 8000 pixels, and a scan has 8 to 4096 a side"),
         (ScanRequest(pixel_nm=1.0), "4 x 4 pixels"),
+        (ScanRequest(pixel_nm=0.5, dwell_s=1e-9, frames=100_001), "1 to 100000"),
         (ScanRequest(region_px=(0, 0, 10, 10), of="nothing"), "no scan nothing in this session"),
     ],
 )
@@ -97,6 +98,31 @@ def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_starts(request_,
         microscope.request(request_)
     assert "\n" not in str(error.value)
     assert microscope.next_scan(0.0) is None and microscope.dose.digest == "" and microscope.time_s == 0
+
+
+def test_a_scan_that_drift_makes_too_large_is_refused_and_not_granted():
+    drift = Drift(velocity_nm_s=(50.0, 50.0))
+    fast = altered(ROOMY, scan=msgspec.structs.replace(ROOMY.scan, drift=drift), limits=StageLimits())
+    microscope = VirtualMicroscope(fast)
+    with pytest.raises(RefusedError, match="the beam would see"):
+        microscope.request(ScanRequest(frames=200))
+    microscope.request(ScanRequest(frames=1))
+
+
+def test_pixels_of_a_scan_that_still_waits_may_be_counted():
+    microscope = VirtualMicroscope(ROOMY)
+    first = microscope.request(ScanRequest())
+    microscope.request(ScanRequest(region_px=(0, 0, 10, 10), of=first.scan_id))
+
+
+def test_the_rows_of_a_frame_that_was_begun_have_its_dose():
+    microscope = VirtualMicroscope(ROOMY)
+    microscope.request(ScanRequest(frames=2))
+    scan = microscope.next_scan(0.0)
+    microscope.scanned(scan, frames=1.5)
+    at = microscope.dose.at(np.array([1.0, 3.0]), np.array([1.0, 1.0]))
+    assert at == pytest.approx([2 * FRAME_DOSE, FRAME_DOSE], rel=1e-4)
+    assert scan.truth_after(1.5).dose_e_nm2.max() == pytest.approx(microscope.dose.highest(microscope.stage), rel=1e-4)
 
 
 def test_the_queue_is_bounded():
@@ -181,7 +207,8 @@ def test_a_scan_that_was_aborted_counts_for_what_the_beam_did():
     microscope.request(ScanRequest(frames=4))
     scan = microscope.next_scan(0.0)
     microscope.scanned(scan, frames=1.5)
-    assert microscope.dose.at(np.array(2.0), np.array(2.0)) == pytest.approx(1.5 * FRAME_DOSE, rel=1e-4)
+    assert microscope.dose.at(np.array(1.0), np.array(2.0)) == pytest.approx(2 * FRAME_DOSE, rel=1e-4)
+    assert microscope.dose.at(np.array(3.0), np.array(2.0)) == pytest.approx(FRAME_DOSE, rel=1e-4)
     assert microscope.time_s == pytest.approx(1.5 * scan.raster.frame_s)
 
 

@@ -170,7 +170,11 @@ class _Instrument:
                 f"session {source.session}: {microscope.specimen.title}; scans on request at {at.endpoint}", flush=True
             )
             while True:
-                scan = microscope.next_scan(_POLL_S)
+                try:
+                    scan = microscope.next_scan(_POLL_S)
+                except LivestemError as e:  # drift has made impossible what was granted
+                    print(f"livestem: {e}", file=sys.stderr, flush=True)
+                    continue
                 if scan is None:
                     microscope.rest(_POLL_S)
                 else:

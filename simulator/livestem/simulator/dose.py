@@ -23,7 +23,7 @@ class DoseMap:
 
     def add(self, window: Window, dose_e_nm2: float) -> None:
         """Add a dose all over a window."""
-        if dose_e_nm2 > 0:
+        if dose_e_nm2 > 0 and min(window.size_nm) > 0:
             self._fallen.append((window, dose_e_nm2))
 
     def at(self, y_nm: Floats, x_nm: Floats) -> Floats:

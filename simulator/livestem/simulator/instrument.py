@@ -53,7 +53,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     velocity_nm_s: tuple[_SPEED, _SPEED] = (0.0, 0.0)
     wander_nm: _SLIP = 0.0
-    wander_s: Positive = 60.0
+    wander_s: Annotated[float, msgspec.Meta(ge=1, le=1e6)] = 60.0  # what is faster is vibration
 
 
 class ScanSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

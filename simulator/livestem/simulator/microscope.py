@@ -7,13 +7,14 @@ stage and its limits and with the dose of what already waits; what is granted wa
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from livestem.domain.errors import RefusedError
+from livestem.domain.errors import RefusedError, UsageError
 from livestem.domain.request import ScanGrant, ScanRequest
 from livestem.simulator.dose import DoseMap
 from livestem.simulator.geometry import Geometry
@@ -87,7 +88,10 @@ class VirtualMicroscope:
             self._check(raster, request.frames, dose)
             self._number += 1
             scan_id = f"{self.specimen.name[:40]}-{self.seed}-{self._number:04d}"
-            self._queue.append(_Granted(scan_id, self._number, raster, request.frames, request.modalities, dose))
+            granted = _Granted(scan_id, self._number, raster, request.frames, request.modalities, dose)
+            self._check_made(granted)
+            self._queue.append(granted)
+            self._rasters[scan_id] = raster
             self._waiting.notify()
             return ScanGrant(
                 scan_id=scan_id,
@@ -97,25 +101,23 @@ class VirtualMicroscope:
             )
 
     def next_scan(self, timeout_s: float | None = None) -> Simulation | None:
-        """Take the next granted scan under the beam, as the specimen is now; None if none came within `timeout_s`."""
+        """Take the next granted scan under the beam, as the specimen is now; None if none came within `timeout_s`.
+
+        Raises
+        ------
+        UsageError
+            If drift has meanwhile made it impossible; it is then given up.
+        """
         with self._waiting:
             if not self._waiting.wait_for(lambda: bool(self._queue), timeout_s):
                 return None
             granted = self._under_beam = self._queue.popleft()
-        raster = replace(granted.raster, start_s=self.time_s)
-        self._rasters[granted.scan_id] = raster
-        return Simulation(
-            self.specimen,
-            self.seed,
-            granted.frames,
-            eds_counts_per_pixel=self._counts,
-            raster=raster,
-            modalities=granted.modalities,
-            before=self.dose.copy(),
-            scan_id=granted.scan_id,
-            scan_number=granted.number,
-            blocks=self._blocks,
-        )
+        try:
+            return self._simulation(granted, self.time_s)
+        except UsageError:
+            with self._waiting:
+                self._under_beam = None
+            raise
 
     def scanned(self, scan: Simulation, frames: float | None = None) -> None:
         """Account for a scan that the beam has done, or for as many of its frames as it has done."""
@@ -123,7 +125,8 @@ class VirtualMicroscope:
         place = self._place(scan.raster, frames)
         with self._waiting:
             self._under_beam = None
-            self.dose.add(place, frames * scan.frame_dose_e_nm2)
+            self.dose.add(place, math.floor(frames) * scan.frame_dose_e_nm2)
+            self.dose.add(place.upper(frames % 1), scan.frame_dose_e_nm2)  # of the last frame, the rows that were begun
             self.time_s = max(self.time_s, scan.raster.start_s + frames * scan.raster.frame_s)
 
     def rest(self, seconds: float) -> None:
@@ -179,6 +182,27 @@ class VirtualMicroscope:
                     f"the region has had {had:.3g} electrons per nm2, this scan adds {dose_e_nm2:.3g}, and "
                     f"{limits.dose_e_nm2:.3g} are allowed; go elsewhere, or ask for fewer frames or larger pixels"
                 )
+
+    def _check_made(self, granted: _Granted) -> None:
+        """Refuse what the simulator could not make."""
+        try:
+            self._simulation(granted, self._planned()[1])
+        except UsageError as e:
+            raise RefusedError(str(e)) from e
+
+    def _simulation(self, granted: _Granted, start_s: float) -> Simulation:
+        return Simulation(
+            self.specimen,
+            self.seed,
+            granted.frames,
+            eds_counts_per_pixel=self._counts,
+            raster=replace(granted.raster, start_s=start_s),
+            modalities=granted.modalities,
+            before=self.dose.copy(),
+            scan_id=granted.scan_id,
+            scan_number=granted.number,
+            blocks=self._blocks,
+        )
 
     def _planned(self) -> tuple[DoseMap, float]:
         """Return the dose once the scan under the beam and all that wait are done, and when that will be, s."""

@@ -44,6 +44,7 @@ _ROWS = 32  # of a tile: a frame of 320 rows comes in ten pieces, so that live m
 _SQUARE = 0.01  # what the grid of chips accepts as square pixels, and we as equal ones
 _EMISSION_STEP_NM = 0.1  # of the map of X-rays: finer than their delocalisation, half the thinnest layer's pixel
 _BLURRED = 5  # sigmas of delocalisation beyond which the map of X-rays may end: a blur reaches four
+_LOOKS, _MOST_LOOKS = 8, 50_000  # at the wander, in the time in which it changes; and in all
 _SLIPS = 4  # sigmas of a row's slip that the scene leaves room for
 
 
@@ -195,6 +196,8 @@ class Simulation:
         """What of the specimen the beam sees in all frames."""
         settings = self.specimen.scan
         times = self.raster.frame_times_s(self.frames + 1)
+        often = min(_MOST_LOOKS, math.ceil(_LOOKS * (times[-1] - times[0]) / settings.drift.wander_s) + 1)
+        times = np.concatenate([times, np.linspace(times[0], times[-1], often)])
         down, across = self.motion.offset_nm(times)
         slip = _SLIPS * settings.row_jitter_nm
         seen = self.raster.window

@@ -24,6 +24,10 @@ class Window:
         """Return the window at another place."""
         return Window(self.y0 + y_nm, self.x0 + x_nm, self.y1 + y_nm, self.x1 + x_nm)
 
+    def upper(self, share: float) -> Window:
+        """Return the upper part of the window, `share` of its height."""
+        return Window(self.y0, self.x0, self.y0 + share * (self.y1 - self.y0), self.x1)
+
     def meets(self, other: Window) -> bool:
         """Return whether the two overlap."""
         return self.y0 < other.y1 and other.y0 < self.y1 and self.x0 < other.x1 and other.x0 < self.x1
