@@ -13,8 +13,7 @@ from livestem.client.replay import TileSource
 from livestem.domain.errors import SourceError, UsageError
 from livestem.domain.parameters import Processing
 from livestem.domain.scan import ScanPlan
-
-JOURNAL = "journal.sqlite"
+from livestem.runtime.journal import JOURNAL
 
 
 class OpenSource(TileSource, Protocol):

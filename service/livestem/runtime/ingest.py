@@ -24,7 +24,7 @@ from livestem.domain.parameters import Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.domain.support import SupportSet
 from livestem.runtime.accumulator import Accumulator, memory_bytes
-from livestem.runtime.journal import Journal
+from livestem.runtime.journal import JOURNAL, Journal
 from livestem.runtime.metrics import Metrics
 from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.store import KnownScan
@@ -173,7 +173,7 @@ class Ingest:
         folder = self._store.begin(*key, plan_bytes, parameter_bytes)
         if parameters.support is not None:
             self._store.keep_support(parameters.support)
-        journal = Journal(folder / "journal.sqlite")
+        journal = Journal(folder / JOURNAL)
         journal.append(message)
         accumulator = Accumulator(start.plan, grid)
         self.scans[key] = OpenScan(*key, start.plan, parameters, accumulator, journal, epoch=start.epoch)

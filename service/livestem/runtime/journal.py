@@ -24,6 +24,7 @@ from livestem.wire.codec import Buffer, Message, decode, nest
 
 log = logging.getLogger(__name__)
 
+JOURNAL = "journal.sqlite"  # its name in a scan's folder
 FORMAT = 1  # PRAGMA user_version
 COMMIT_BYTES = 4 * 2**20  # the design's: whoever writes commits at the latest when so much is waiting
 _APPLICATION = 0x4C53_544D  # "LSTM", so that a stranger's database is told apart

@@ -14,14 +14,12 @@ from livestem.client.replay import TileSource, hand_over
 from livestem.client.scan_writer import ScanWriter
 from livestem.domain.errors import StoreError, UsageError
 from livestem.domain.limits import DEFAULT_LIMITS
-from livestem.domain.scan import ScanPlan
 from livestem.domain.tiles import Tile
 from livestem.protocol.publisher import Publisher
-from livestem.runtime.journal import COMMIT_BYTES, Journal
+from livestem.runtime.journal import COMMIT_BYTES, JOURNAL, Journal
 from livestem.wire import messages as m
 from livestem.wire.codec import decode
 
-JOURNAL = "journal.sqlite"
 _SESSION = "recorded"
 _EPOCH = 1  # one sender, which starts once
 
@@ -50,7 +48,6 @@ def record(
     source: TileSource,
     folder: Path,
     *,
-    plan: ScanPlan | None = None,
     on_tile: Callable[[Tile], None] = lambda tile: None,
 ) -> Path:
     """Write a scan as ``journal.sqlite`` into a new folder.
@@ -60,8 +57,6 @@ def record(
     source : TileSource
     folder : Path
         Appears whole or not at all.
-    plan : ScanPlan, optional
-        Written instead of the source's own, which it extends.
 
     Returns
     -------
@@ -83,7 +78,7 @@ def record(
         partial.mkdir(parents=True)
         journal = Journal(partial / JOURNAL)
         try:
-            _write(source, plan or source.plan, _Tape(journal), on_tile)
+            _write(source, _Tape(journal), on_tile)
         finally:
             journal.close()
         partial.rename(folder)
@@ -94,8 +89,8 @@ def record(
     return folder / JOURNAL
 
 
-def _write(source: TileSource, plan: ScanPlan, tape: _Tape, on_tile: Callable[[Tile], None]) -> None:
-    tape.publish(m.ScanStart(scan_id=source.scan_id, plan=plan))
-    with ScanWriter(tape, plan, source.scan_id) as writer:
+def _write(source: TileSource, tape: _Tape, on_tile: Callable[[Tile], None]) -> None:
+    tape.publish(m.ScanStart(scan_id=source.scan_id, plan=source.plan))
+    with ScanWriter(tape, source.plan, source.scan_id) as writer:
         hand_over(source, writer, after=on_tile)
     tape.settle()

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livestem.domain.errors import StageError
-from livestem.stages.agreement import ami
+from livestem.stages.agreement import ami, labelled_in_both
 
 Labels = NDArray[np.integer[Any]]
 
@@ -103,11 +103,8 @@ def adjusted_rand(a: Labels, b: Labels) -> float | None:
     """
     from sklearn.metrics import adjusted_rand_score
 
-    a, b = _same_shape(a, b)
-    both = (a >= 0) & (b >= 0)
-    if np.count_nonzero(both) < 2:
-        return None
-    return float(adjusted_rand_score(a[both], b[both]))
+    a, b = labelled_in_both(a, b)
+    return float(adjusted_rand_score(a, b)) if a.size > 1 else None
 
 
 def numbered_as(labels: Labels, names: Sequence[str], classes: Sequence[str]) -> tuple[NDArray[np.int16], list[str]]:

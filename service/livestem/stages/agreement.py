@@ -87,13 +87,25 @@ def ami(a: NDArray[np.integer[Any]], b: NDArray[np.integer[Any]]) -> float | Non
     """
     from sklearn.metrics import adjusted_mutual_info_score
 
+    a, b = labelled_in_both(a, b)
+    return min(float(adjusted_mutual_info_score(a, b)), 1.0) if a.size > 1 else None
+
+
+def labelled_in_both(
+    a: NDArray[np.integer[Any]], b: NDArray[np.integer[Any]]
+) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
+    """Return the labels (N,) of the chips that both label maps know, from each.
+
+    Raises
+    ------
+    StageError
+        If the maps differ in shape.
+    """
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape:
         raise StageError(f"label maps of {a.shape} and {b.shape} chips cannot be compared; use one grid")
     both = (a >= 0) & (b >= 0)
-    if np.count_nonzero(both) < 2:
-        return None
-    return min(float(adjusted_mutual_info_score(a[both], b[both])), 1.0)
+    return a[both], b[both]
 
 
 def pairwise(maps: Mapping[str, NDArray[np.integer[Any]]]) -> dict[str, float | None]:
