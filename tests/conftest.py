@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_weights_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hide the user's cache of weights, here and from the commands that tests run: what it holds decides no test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("LIVESTEM_WEIGHTS", raising=False)
+        patch.setenv("LIVESTEM_CACHE", str(tmp_path_factory.mktemp("no-weights")))
+        yield
 
 
 @pytest.fixture(scope="session")
