@@ -10,7 +10,7 @@ zero peak's share and width. Everything else is prediction. Both spectra then ho
 What differs, and why: the recording's axis is 0.2 % short at 14 keV, and exspy has one Sr Ka where there are two;
 the humps of its continuum lie where coherent bremsstrahlung of [001] puts them (n * 1.24 keV nm / 0.39 nm * 0.695 /
 1.21 = 1.8, 3.6 keV); 2.77 keV is the escape peak of Ti Ka; below 0.3 keV this detector counts less than a clean one;
-its Cu comes from thick parts of the holder, which absorb Cu L; and the computed yield of Ti L is too large.
+and its Cu comes from thick parts of the holder, which absorb Cu L.
 """
 
 from __future__ import annotations

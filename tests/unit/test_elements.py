@@ -33,7 +33,10 @@ def a_spectrum(weights, counts=2e5, axis=AXIS, seed=0):
         {"Sr": 0.48, "Ti": 0.26, "O": 0.26},
         {"Pt": 0.5, "Ga": 0.5},
         {"Si": 0.47, "O": 0.53},
-        {"Ba": 0.59, "Ti": 0.2, "O": 0.21},
+        {"Ba": 0.59, "Ti": 0.2, "O": 0.21},  # Ti is tried first, and Ba L beside it looks like Pr L until Ba is known
+        {"Ba": 0.19, "Y": 0.13, "Cu": 0.5, "O": 0.18},
+        {"La": 0.57, "Ti": 0.2, "O": 0.23},
+        {"Co": 0.2, "Cr": 0.2, "Fe": 0.2, "Mn": 0.2, "Ni": 0.2},  # each Kb under the next Ka, all L within 0.3 keV
         {"Mo": 0.6, "S": 0.4},
         {"Au": 0.6, "Cu": 0.4},
     ],
@@ -57,6 +60,11 @@ def test_bremsstrahlung_alone_holds_no_element():
 def test_nothing_holds_no_element():
     found = identify_elements(np.zeros(AXIS.channels), AXIS)
     assert found.elements == () and found.unexplained == () and found.axis == AXIS
+
+
+def test_a_known_element_that_is_not_there_is_kept_and_hides_nothing():
+    found = identify_elements(a_spectrum({"Ba": 0.59, "Ti": 0.2, "O": 0.21}), AXIS, 200.0, known=("Pr",))
+    assert found.elements[0] == "Pr" and set(found.elements) == {"Pr", "Ba", "Ti", "O"}
 
 
 def test_known_elements_come_first_and_are_kept():

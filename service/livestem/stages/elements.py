@@ -15,8 +15,10 @@ Rules
 1. A peak counts if it stands `SIGNIFICANCE` standard errors above the fit, the error including what a few
    per cent of wrong line shape would leave near strong peaks.
 2. A candidate is accepted if it takes at least half of the peak away.
-3. Peaks that no element explains (escape and sum peaks, say) are reported, never forced on an element.
-4. The energy axis is aligned on what is known after each addition, for recordings whose peaks sit off.
+3. What was first taken for one element may later turn out to be another's (Pr where Ba was not yet known): in
+   the end each element found must still be missed when it alone is left out, or it is dropped for good.
+4. Peaks that no element explains (escape and sum peaks, say) are reported, never forced on an element.
+5. The energy axis is aligned on what is known after each addition, for recordings whose peaks sit off.
 
 This is a help for recordings that name no elements, not a judgement: traces below 0.2 % of the
 counts and elements whose every line hides under another's are not found.
@@ -54,6 +56,7 @@ _SHAPE_REACH_KEV = 0.15  # and that as far as a hard peak's width
 _NEAR = 0.6  # a line explains a peak within 0.6 of its width (35 eV at carbon, 75 at iron): axes sit 30 eV off
 _STRONG = 0.3  # beside the named line, those of this relative strength may be what is seen (Lb1, where La hides)
 _LEAST_SHARE = 0.002  # of all counts in the window: less is a trace, or a tail of something else
+_MISSED = 9.0  # chi2 by which an element's absence must show: three standard errors of its counts, all else refitted
 _SIMPLER = 0.9  # an element lighter than the best and 90 % as good is preferred
 _INERT = frozenset("He Ne Ar Kr Xe Rn Tc Pm Po At Fr Ra Ac Pa".split())  # gases and short-lived: never in a specimen
 
@@ -85,7 +88,8 @@ class _State:
     resolution: float
     beam: float
     window: slice
-    design: Floats  # (C', P)
+    families: tuple[LineFamily, ...]  # L
+    design: Floats  # (C', P); the first L columns are the families'
     model: Floats  # (C',)
     noise: Floats  # (C',) standard error per channel
 
@@ -130,16 +134,22 @@ def identify_elements(
     beam = DEFAULT_BEAM_KV if beam_energy_kv is None else beam_energy_kv
     found = list(dict.fromkeys(known))
     unexplained: list[tuple[float, float]] = []
+    dropped: set[str] = set()
     state = _fit(counts, axis, resolution_mnka_ev, beam, tuple(found))
-    while len(found) < MOST_ELEMENTS:
-        peak = _next_peak(state, unexplained)
-        if peak is None:
-            break
-        element = _explain(state, peak[0], found)
-        if element is None:
-            unexplained.append(peak)
-            continue
-        found.append(element)
+    while True:
+        peak = _next_peak(state, unexplained) if len(found) < MOST_ELEMENTS else None
+        if peak is not None:
+            element = _explain(state, peak[0], {*found, *dropped})
+            if element is None:
+                unexplained.append(peak)
+                continue
+            found.append(element)
+        else:
+            spare = _not_missed(state, found[len(set(known)) :])
+            if spare is None:
+                break
+            found.remove(spare)
+            dropped.add(spare)
         unexplained.clear()  # what stood alone may be another line of this element
         state = _fit(counts, axis, resolution_mnka_ev, beam, tuple(found))
     return Identified(
@@ -164,7 +174,7 @@ def _fit(
     near = np.lib.stride_tricks.sliding_window_view(np.pad(peaks, reach, mode="edge"), 2 * reach + 1).max(1)
     doubt = _SHAPE_DOUBT * near * np.sqrt(reach)  # correlated over the width, unlike counting noise
     noise = np.sqrt(np.maximum(model, 1.0) + doubt**2)
-    return _State(counts, axis, resolution, beam, window, design, model, noise)
+    return _State(counts, axis, resolution, beam, window, families, design, model, noise)
 
 
 def _next_peak(state: _State, unexplained: list[tuple[float, float]]) -> tuple[float, float] | None:
@@ -191,10 +201,22 @@ def _next_peak(state: _State, unexplained: list[tuple[float, float]]) -> tuple[f
     return best[1], best[2]
 
 
-def _explain(state: _State, energy_kev: float, found: list[str]) -> str | None:
+def _not_missed(state: _State, elements: list[str]) -> str | None:
+    """Return the element that the others replace best, if they replace it within `_MISSED`."""
+    spectrum = state.spectrum[state.window] / state.noise
+    scaled = state.design / state.noise[:, None]
+    scaled /= np.linalg.norm(scaled, axis=0).clip(1e-300)
+    owners = np.array([f.element for f in state.families] + [""] * (scaled.shape[1] - len(state.families)))
+    whole = nonnegative_fit(scaled, spectrum)[1]
+    missed = {e: nonnegative_fit(scaled[:, owners != e], spectrum)[1] - whole for e in elements}
+    least = min(missed, key=lambda e: missed[e], default=None)
+    return least if least is not None and missed[least] < _MISSED else None
+
+
+def _explain(state: _State, energy_kev: float, tried: set[str]) -> str | None:
     scores: dict[str, float] = {}
     for element in SYMBOLS:
-        if element in found or element in _INERT:
+        if element in tried or element in _INERT:
             continue
         try:
             families = choose_lines((element,), state.axis, state.beam)
