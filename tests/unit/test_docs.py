@@ -202,8 +202,8 @@ def test_the_index_names_every_page():
             assert f"({target})" in index, at(page)
 
 
-def test_the_picture_is_small():
-    assert (DOCS / "images" / "demo.png").stat().st_size < 300_000
+def test_the_pictures_of_results_are_small():
+    assert all((DOCS / "images" / f"{name}.png").stat().st_size < 300_000 for name in ("demo", "report"))
 
 
 # --- tables -------------------------------------------------------------------------------------------------

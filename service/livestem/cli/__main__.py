@@ -15,6 +15,7 @@ from livestem.cli.batch import batch
 from livestem.cli.demo import demo
 from livestem.cli.listen import listen
 from livestem.cli.replay import replay
+from livestem.cli.report import report
 from livestem.cli.request import request
 from livestem.cli.score import score
 from livestem.cli.serve import serve
@@ -30,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, serve, simulate, replay, batch, watch, listen, request, score):
+for command in (demo, serve, simulate, replay, batch, watch, listen, request, score, report):
     app.command()(command)
 app.add_typer(weights_command.app, name="weights")
 
