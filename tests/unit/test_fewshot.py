@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import norm
 
 from livestem.domain.errors import StageError
 from livestem.stages.features import square_root, standardise, whiten_by_neighbours
@@ -158,30 +159,61 @@ def test_equal_scores_go_to_the_first_class():
 # --- calibrated scores
 
 
-def test_variance_is_pooled_over_classes_and_never_below_one():
+def test_a_class_varies_as_its_own_examples_do_and_never_below_one():
     x = np.array([[0.0], [4.0], [100.0], [102.0], [104.0], [50.0]])
     found = calibrate(x, ((0, 1), (2, 3, 4), (5,)))
-    assert found.variance == pytest.approx((8 + 8 + 0) / (1 + 2 + 0))
+    assert found.variances == pytest.approx([8, 8 / 2, (8 + 8) / 3])  # one example: as all examples do
     assert found.examples.tolist() == [2, 3, 1]
-    assert calibrate(x / 100, ((0, 1), (2, 3, 4))).variance == 1.0
-    assert calibrate(x, ((0,), (5,))).variance == 1.0
+    assert (calibrate(x / 100, ((0, 1), (2, 3, 4))).variances == 1.0).all()
+    assert (calibrate(x, ((0,), (5,))).variances == 1.0).all()
 
 
 def test_temperature_corrects_for_what_distances_owe_to_chance():
-    """Two classes of one example 10 apart in 20 columns: 40 of the 100 are chance, so 100 / 60 too steep."""
-    x = np.zeros((2, 20))
-    x[1, 0] = 10.0
-    assert calibrate(x, ((0,), (1,))).temperature == pytest.approx(100 / 60)
-    assert calibrate(x / 10, ((0,), (1,))).temperature == pytest.approx(10)  # bounded
-    assert calibrate(np.zeros((2, 3)), ((0,), (1,))).temperature == pytest.approx(10)
-    assert calibrate(x, ((0, 1),)).temperature >= 1  # a single class has no pair
+    """Two classes of one example, squared 10 apart in 3 columns: 6 are chance, so 10 / 4 too steep."""
+    x = np.zeros((2, 3))
+    x[1, 0] = np.sqrt(10.0)
+    assert calibrate(x, ((0,), (1,))).temperatures[0, 1] == pytest.approx(10 / 4)
+    assert calibrate(x / 10, ((0,), (1,))).temperatures[0, 1] == pytest.approx(10)  # bounded
+    assert calibrate(np.zeros((2, 3)), ((0,), (1,))).temperatures[0, 1] == pytest.approx(10)
+    assert (calibrate(x, ((0, 1),)).temperatures >= 1).all()  # a single class has no pair
+
+
+def test_alike_classes_do_not_make_the_others_unsure():
+    """Two classes 3 apart and one 30 away: a chip at the far one is as sure as without the alike pair."""
+    x = np.array([[0.0], [3.0], [30.0]])
+    near = calibrated_scores(x, calibrate(x, ((0,), (1,), (2,))))
+    assert near[2, 2] == pytest.approx(calibrated_scores(x, calibrate(x, ((0,), (2,))))[2, 1], abs=0.01)
+    assert near[2, 2] > 0.98 > near[0, 0]
 
 
 def test_calibrated_scores_are_the_posterior_of_normal_classes():
-    x = np.array([[0.0], [6.0], [2.0]])
+    x = np.array([[0.0], [3.0], [1.0]])
     found = calibrate(x, ((0,), (1,)))
-    logit = (36 - 0 - 2 * 6 * 2.0) / (2 * found.temperature)  # (|z - 6|^2 - |z|^2) / 2T at z = 2
+    logit = (9 - 0 - 2 * 3 * 1.0) / (2 * found.temperatures[0, 1])  # (|z - 3|^2 - |z|^2) / 2T at z = 1
+    assert found.temperatures[0, 1] == pytest.approx(9 / 7)  # 2 of the 9 are chance
     assert calibrated_scores(x, found)[2, 0] == pytest.approx(1 / (1 + np.exp(-logit)))
+
+
+def test_what_a_chip_on_a_border_is_never_certain_however_far_its_classes_are():
+    """A share of 0.45 is known to 0.15: the odds are those of a normal error of that width, within 2 %."""
+    x = np.array([[0.0, 0.0], [1e4, 0.0], [4.5e3, 0.0], [3e3, 0.0]])
+    scores = calibrated_scores(x, calibrate(x, ((0,), (1,))))
+    for row, share in ((2, 0.45), (3, 0.3)):
+        assert scores[row, 0] == pytest.approx(norm.cdf((0.5 - share) / 0.15), abs=0.02)
+    assert scores[0, 0] == pytest.approx(norm.cdf(0.5 / 0.15), abs=0.004)
+
+
+@given(
+    arrays(np.float64, (7, 3), elements=st.floats(-1e6, 1e6)),
+    arrays(np.float64, (5, 3), elements=st.floats(-1e3, 1e3)),
+)
+def test_calibrated_scores_are_shares_and_rank_by_distance(x, y):
+    found = calibrate(y, ((0, 1), (2,), (3, 4)))
+    scores = calibrated_scores(x, found)
+    assert np.isfinite(scores).all() and (scores >= 0).all()
+    assert scores.sum(1) == pytest.approx(np.ones(7), abs=1e-5)
+    away = np.linalg.norm(x[:, None] - found.prototypes, axis=2)
+    assert away[np.arange(7), predict(scores)] == pytest.approx(away.min(1), rel=1e-6, abs=1e-4)
 
 
 SETTINGS = [

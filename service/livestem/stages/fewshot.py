@@ -6,17 +6,21 @@ published
     ``softmax(-|z - c_k|)``: Euclidean distances to the prototypes c_k. In 512 dimensions distances are so
     large that the scores are 0.0 and 1.0: they rank classes, they are no uncertainty.
 calibrated (default)
-    ``softmax(-|z - c_k|^2 / 2T)``, the posterior of classes of equal normal noise, in features whitened by
-    their neighbours, where the noise of a chip is one in every direction (`features.whiten_by_neighbours`).
+    In features whitened by their neighbours, where the noise of a chip is one in every direction
+    (`features.whiten_by_neighbours`): ``softmax((|z - c_a|^2 - |z - c_k|^2) / 2 T_ak)``, a the nearest class. With
+    one T this is the posterior of classes of equal normal noise; T is one of each pair, the larger of two:
 
-    - sigma^2 is the pooled variance of the examples about their prototypes, never below one (the neighbours'
-      noise): chips of a class also differ by thickness and tilt.
-    - A prototype of n examples is itself off by sigma^2 / n in each of D directions, so squared distances
-      between prototypes are too long by 2 D sigma^2 / n on average, and the log-odds too steep by the ratio.
-      T is sigma^2 times that ratio for the worst pair of classes.
+    - s^2, the variance of both classes' examples about their prototypes, never below one (the neighbours' noise):
+      chips of a class also differ by thickness and tilt, and those of a cap more than those of a crystal. A
+      prototype of n examples is itself off by s^2 / n in each of D directions, so squared distances between
+      prototypes are too long by 2 D s^2 / n on average, and the log-odds too steep by the ratio: s^2 times it.
+    - `_SHARED` D_ak^2, D_ak the prototypes' distance: a chip on a border is partly both, and what share of it is
+      which is known to no better than 0.15 whatever the dose, because windows overlap and features are not linear
+      in the share. The log-odds are then no steeper than a logistic curve's of that width in the share.
 
-Measured on phantoms of four phases with 11 to 41 features (tests/unit/test_fewshot.py): from two examples a
-class on, the mean confidence is within 0.07 of the accuracy, 0.82 to 0.96; with one it is up to 0.1 too sure.
+Measured by ``python -m benchmarks.calibration``, which prints both ways side by side. One
+temperature for all pairs, that of the worst, was off by 0.1: two alike classes made those far apart unsure, too, and
+border chips were wrong with certainty.
 
 Not done, because measured: letting unlabelled chips pull the prototypes (soft k-means anchored at the
 examples) gains 0.03 of accuracy where classes are apart, loses 0.04 where they overlap, and grows ever surer.
@@ -38,6 +42,7 @@ Classes = Sequence[Sequence[int]]
 Scores = NDArray[np.float32]
 
 _HOTTEST = 10.0  # bound on the correction for few examples: beyond, classes are not separable by these examples
+_SHARED = 0.15 / 1.702  # width of a chip's share (see the top), as a logistic curve that is a normal one's at 1.702
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +53,14 @@ class Calibration:
     ----------
     prototypes : (K, D) in the whitened space
     examples : (K,) number of examples behind each
-    variance : sigma^2 of a chip about its class, >= 1
-    temperature : T of the softmax, >= variance
+    variances : (K,) s^2 of a chip about its class, >= 1; all examples' where a class has but one
+    temperatures : (K, K) T of each pair of classes
     """
 
     prototypes: Floats
     examples: NDArray[np.int64]
-    variance: float
-    temperature: float
+    variances: Floats
+    temperatures: Floats
 
 
 def finished(classes: Classes, valid: Mask) -> bool:
@@ -118,14 +123,14 @@ def softmax_scores(embedding: NDArray[Any], prototypes: NDArray[Any], valid: Mas
 
 
 def calibrate(embedding: NDArray[Any], classes: Classes, valid: Mask | None = None) -> Calibration:
-    """Take prototypes, variance and temperature from the examples.
+    """Take prototypes, variances and temperatures from the examples.
 
     Parameters
     ----------
     embedding : (N, D) real
         Whitened by neighbours: the noise of a chip is one in every direction.
     classes : K sequences of chip indices
-        Examples of each class; one is enough, more also measure the variance.
+        Examples of each class; one is enough, more also measure the variances.
     valid : (N,) bool, optional
         Chips with data.
 
@@ -137,17 +142,20 @@ def calibrate(embedding: NDArray[Any], classes: Classes, valid: Mask | None = No
     rows, examples = _examples(embedding, classes, valid)
     centres = np.stack([rows[e].mean(axis=0) for e in examples])
     count = np.array([len(e) for e in examples])
-    squares = sum(float(((rows[e] - c) ** 2).sum()) for e, c in zip(examples, centres, strict=True))
-    freedom = int((count - 1).sum()) * rows.shape[1]
-    variance = max(1.0, squares / freedom) if freedom else 1.0
-    return Calibration(centres, count, variance, _temperature(centres, count, variance))
+    squares = np.array([((rows[e] - c) ** 2).sum() for e, c in zip(examples, centres, strict=True)])
+    freedom = (count - 1) * rows.shape[1]
+    pooled = _variance(squares.sum(), freedom.sum(), 1.0)
+    own = _variance(squares, freedom, pooled)
+    paired = _variance(squares[:, None] + squares, freedom[:, None] + freedom, pooled)
+    return Calibration(centres, count, own, _temperatures(centres, own / count, paired))
 
 
 def calibrated_scores(embedding: NDArray[Any], calibration: Calibration, valid: Mask | None = None) -> Scores:
     """Return (N, K) float32 class probabilities; zeros for chips without data. See the top of this module."""
     rows, mask = _fitting(embedding, calibration.prototypes, valid)
     squared = _squared(rows, calibration.prototypes)
-    return _scattered(_softmax(-squared / (2 * calibration.temperature)), mask)
+    longer = squared - squared.min(axis=1, keepdims=True)
+    return _scattered(_softmax(-longer / (2 * calibration.temperatures[squared.argmin(axis=1)])), mask)
 
 
 def combine(scores: Mapping[str, NDArray[Any]], weights: Mapping[str, float | NDArray[Any]] | None = None) -> Scores:
@@ -241,13 +249,16 @@ def _scattered(scores: Floats, mask: Mask) -> Scores:
     return out
 
 
-def _temperature(centres: Floats, count: NDArray[np.int64], variance: float) -> float:
-    """Sigma^2 times how much too long the worst distance between prototypes is, at most `_HOTTEST`."""
-    a, b = np.triu_indices(len(centres), k=1)
-    if not len(a):
-        return variance
-    measured = ((centres[a] - centres[b]) ** 2).sum(axis=1)
-    by_chance = centres.shape[1] * variance * (1 / count[a] + 1 / count[b])
-    unbiased = np.maximum(measured - by_chance, measured / _HOTTEST)
-    ratio = np.divide(measured, unbiased, out=np.full_like(measured, _HOTTEST), where=unbiased > 0)
-    return variance * float(ratio.max())
+def _variance(squares: Floats, freedom: NDArray[np.int64], otherwise: float | Floats) -> Floats:
+    """Return mean squares, never below one, and `otherwise` where nothing was free to vary."""
+    unknown = np.broadcast_to(np.asarray(otherwise, np.float64), np.shape(squares)).copy()
+    return np.asarray(np.maximum(1.0, np.divide(squares, freedom, out=unknown, where=freedom > 0)))
+
+
+def _temperatures(centres: Floats, doubt: Floats, variance: Floats) -> Floats:
+    """T of each pair (K, K); `doubt` (K,) is the squared error of a prototype in each direction."""
+    apart = _squared(centres, centres)
+    by_chance = centres.shape[1] * (doubt[:, None] + doubt)
+    unbiased = np.maximum(apart - by_chance, apart / _HOTTEST)
+    ratio = np.divide(apart, unbiased, out=np.full_like(apart, _HOTTEST), where=unbiased > 0)
+    return np.asarray(np.maximum(variance * ratio, _SHARED * apart))
