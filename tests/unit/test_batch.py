@@ -14,12 +14,15 @@ from test_ingest import House
 from test_live import FakeEncoders
 
 from livestem.domain.errors import LivestemError, SourceError, UsageError
+from livestem.domain.parameters import PRESETS
 from livestem.runtime.batch import run_batch
 from livestem.runtime.conclude import conclude
 from livestem.runtime.encoders import Encoders
+from livestem.runtime.features import grey_picture, grey_range
 from livestem.runtime.results import result_json
 from livestem.runtime.settings import Settings
 from livestem.sources import open_recording
+from livestem.stages.clahe import equalise
 
 CONTRACT = {
     "format", "livestem", "session", "scan_id", "status", "coverage", "missing_tiles", "grid", "encoder", "parameters",
@@ -236,6 +239,93 @@ def test_the_grey_mapping_of_a_network_is_recorded(tmp_path):
     assert 150 < grey["low"] < 250 < 350 < grey["high"] < 500 and "percentiles 0.1 to 99.9" in grey["rule"]
 
 
+def test_clahe_is_recorded_and_changes_what_the_network_sees(tmp_path):
+    seen = {}
+    for grey in ("percentile", "clahe"):
+        asked = {**msgspec.structs.asdict(ASKED), "preset": "as_published", "grey": grey}
+        house = House(tmp_path / grey, **asked)
+        house.take(messages(plan(), tiles(plan())))
+        ((scan, status),) = house.finished
+        result = conclude(scan, status, FakeEncoders())
+        parameters = result_json(result)["parameters"]
+        data = result.finals.data
+        seen[grey] = grey_picture(data, result.finals.parameters, grey_range(data, result.finals.parameters))
+        assert parameters["grey"] == grey and "percentiles 0.1 to 99.9" in parameters["grey_mapping"]["rule"]
+        assert parameters["grey_mapping"]["clahe"] == ({"clip_limit": 2.0, "tiles": 8} if grey == "clahe" else None)
+    np.testing.assert_array_equal(seen["clahe"], equalise(seen["percentile"]))
+    assert (seen["clahe"] != seen["percentile"]).any()
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "mode", "limits", "rule"),
+    [
+        ({}, None, "percentile", None, "percentiles"),
+        ({}, (1, 900), "given", (1, 900), "given"),
+        ({"grey": "percentile"}, (1, 900), "percentile", None, "percentiles"),
+        ({"grey_range": (5, 600)}, (1, 900), "fixed", (5, 600), "fixed"),
+        ({"grey": "survey", "grey_range": (5, 600)}, None, "survey", (5, 600), "survey image"),
+        ({"grey": "clahe"}, (1, 900), "clahe", (1, 900), "given"),
+        ({"grey": "clahe", "grey_range": (5, 600)}, (1, 900), "clahe", (5, 600), "fixed"),
+        ({"grey": "clahe"}, None, "clahe", None, "percentiles"),
+    ],
+)
+def test_whose_grey_range_counts(tmp_path, asked, given, mode, limits, rule):
+    of = plan()
+    of = msgspec.structs.replace(of, haadf=msgspec.structs.replace(of.haadf, grey_range=given))
+    house = House(tmp_path, **{**msgspec.structs.asdict(ASKED), "preset": "as_published", **asked})
+    house.take(messages(of, tiles(of)))
+    ((scan, status),) = house.finished
+    found = result_json(conclude(scan, status, FakeEncoders()))["parameters"]
+    assert (found["grey"], found["grey_range"]) == (mode, None if limits is None else limits)
+    assert found["grey_mapping"]["rule"].startswith(rule)
+    if limits is not None:
+        assert (found["grey_mapping"]["low"], found["grey_mapping"]["high"]) == limits
+
+
+def test_a_given_range_that_nobody_gave_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="gives no grey range"):
+        run(tmp_path / "out", grey="given")
+
+
+@pytest.mark.parametrize(
+    ("asked", "facts"),
+    [
+        ({"ensembles": {"ward": "vector"}}, {"ward": "vector", "louvain": "joint"}),
+        ({"ensembles": {"louvain": "mean"}}, {"ward": "joint", "louvain": "mean"}),
+        ({"louvain_threshold": 0.25, "louvain_weights": "binary"}, {"threshold": 0.25}),
+    ],
+)
+def test_the_published_ways_can_be_asked_for_one_by_one(tmp_path, asked, facts):
+    result = run(tmp_path / "out", **asked)
+    wanted = {method: result.finals.maps[method, "haadf+lines"].facts for method in ("ward", "louvain")}
+    for name, value in facts.items():
+        assert wanted[name]["ensemble"] == value if name in wanted else wanted["louvain"][name] == value
+    recipe = result.finals.parameters.recipe
+    assert recipe.ensembles == PRESETS["default"].ensembles | asked.get("ensembles", {})
+    plain = run(tmp_path / "plain")
+    assert result.finals.digest != plain.finals.digest
+
+
+def test_the_reference_backend_reaches_the_same_modularity_and_is_recorded(tmp_path):
+    found = {name: run(tmp_path / name, louvain_backend=name).finals for name in ("igraph", "networkx")}
+    for key, mine in found["igraph"].maps.items():
+        if key[0] == "louvain":
+            reference = found["networkx"].maps[key].facts["modularity"]
+            assert mine.facts["modularity"] == pytest.approx(reference, abs=1e-3)
+    assert found["networkx"].parameters.recipe.louvain_backend == "networkx"
+    assert found["networkx"].digest != found["igraph"].digest
+
+
+def test_differences_between_regions_are_in_the_result(result):
+    found = json.loads((result / "result.json").read_text())
+    iron, titanium = found["differences"]["fewshot.haadf+lines"]
+    assert (iron["a"], iron["b"]) == ("iron", "titanium") == (titanium["b"], titanium["a"])
+    regions = {r["name"]: r["atomic_percent"] for r in found["regions"]["fewshot.haadf+lines"]}
+    for element, percent in iron["percent"].items():
+        a, b = regions["iron"][element], regions["titanium"][element]
+        assert percent is None and element in iron["notes"] or percent == pytest.approx(100 * (a - b) / b)
+
+
 def test_a_result_is_not_taken_for_a_recording(result):
     with pytest.raises(SourceError, match=r"journal\.sqlite"):
         open_recording([result / "result.hspy"])
@@ -268,3 +358,4 @@ def test_a_blank_field_gives_one_region_and_no_error(tmp_path):
     assert (np.load(tmp_path / "out" / "labels.npz")["ward.haadf+lines"] == 0).all()
     (region,) = result.finals.regions["ward", "haadf+lines"]
     assert region.atomic_percent == {"Fe": None, "Ti": None} and region.notes
+    assert not any(found.labels.any() for key, found in result.finals.maps.items()), "chips that do not differ"

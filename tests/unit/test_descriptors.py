@@ -16,8 +16,15 @@ from hypothesis.extra import numpy as hnp
 
 from livestem.domain.errors import StageError
 from livestem.domain.geometry import Grid
-from livestem.domain.regions import Region
-from livestem.stages.descriptors import RegionComposition, connected_components, describe, difference
+from livestem.domain.regions import Calibration, Region
+from livestem.stages.descriptors import (
+    MOST_PAIRED,
+    RegionComposition,
+    connected_components,
+    describe,
+    difference,
+    differences,
+)
 from livestem.stages.region_haadf import largest_square
 
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9))
@@ -263,24 +270,63 @@ def region(name: str, percent: dict | None, sigma: dict | None) -> Region:
 def test_a_difference_and_its_error():
     a = region("a", {"O": 63.0, "La": 18.0}, {"O": 0.6, "La": 0.3})
     b = region("b", {"O": 60.0, "La": 20.0}, {"O": 0.5, "La": 0.4})
-    assert difference(a, b)["O"][0] == pytest.approx(5.0)
-    assert difference(a, b)["La"][0] == pytest.approx(-10.0)
+    found = difference(a, b)
+    assert (found.a, found.b, found.notes) == ("a", "b", {})
+    assert found.percent == pytest.approx({"O": 5.0, "La": -10.0})
     rng = np.random.default_rng(2)
     ratio = 100 * (rng.normal(63, 0.6, 200_000) / rng.normal(60, 0.5, 200_000) - 1)
-    assert difference(a, b)["O"][1] == pytest.approx(ratio.std(), rel=0.02)
+    assert found.sigma["O"] == pytest.approx(ratio.std(), rel=0.02)
 
 
-def test_a_region_does_not_differ_from_itself():
-    a = region("a", {"O": 60.0}, {"O": 0.6})
-    assert difference(a, a)["O"] == pytest.approx((0.0, 100 * math.sqrt(2) * 0.01))
+def test_elements_without_a_value_have_no_difference_and_say_why():
+    a = region("a", {"O": 60.0, "N": None, "Fe": 1.0, "Cr": 2.0, "La": 20.0}, {"O": None, "Fe": 0.1, "La": 0.1})
+    b = region("b", {"O": 50.0, "N": 1.0, "Fe": 0.0, "La": 0.29}, {"O": 0.1, "Fe": 0.1, "La": 0.1})
+    found = difference(a, b)
+    assert found.percent == found.sigma == dict.fromkeys(("O", "N", "Fe", "Cr", "La"))
+    assert found.notes["O"] == found.notes["N"] == "a has no value for it"
+    assert found.notes["Fe"] == "b has 0 +- 0.1 at.% of it, which may be none"
+    assert found.notes["La"] == "b has 0.29 +- 0.1 at.% of it, which may be none"
 
 
-def test_elements_without_a_value_have_no_difference():
-    a = region("a", {"O": 60.0, "N": None, "Fe": 1.0, "Cr": 2.0}, {"O": None})
-    b = region("b", {"O": 50.0, "N": 1.0, "Fe": 0.0}, {"O": 0.1})
-    assert difference(a, b) == {"O": (pytest.approx(20.0), None)}
+@given(st.floats(0, 100), st.floats(0, 30), st.floats(0, 100), st.floats(0, 30))
+def test_a_difference_is_a_finite_number_or_null_with_a_note(x, sx, y, sy):
+    found = difference(region("a", {"O": x}, {"O": sx}), region("b", {"O": y}, {"O": sy}))
+    assert (found.percent["O"] is None) == (found.sigma["O"] is None) == ("O" in found.notes)
+    if found.percent["O"] is not None:
+        assert math.isfinite(found.percent["O"]) and 0 <= found.sigma["O"] < math.inf
+        assert y >= 3 * sy
 
 
 def test_a_difference_needs_two_compositions():
     with pytest.raises(StageError, match="region b has no composition"):
         difference(region("a", {"O": 1.0}, None), region("b", None, None))
+
+
+def test_every_pair_of_a_few_regions_and_the_largest_of_many():
+    def some(count: int) -> list[Region]:
+        made = [region(f"R{i}", {"O": 50.0 + i}, {"O": 1.0}) for i in range(count)]
+        return [msgspec.structs.replace(r, chips=10 if r.name == "R2" else 1) for r in made]
+
+    pairs = [(d.a, d.b) for d in differences(some(3))]
+    assert sorted(pairs) == [(f"R{i}", f"R{j}") for i in range(3) for j in range(3) if i != j]
+    many = differences(some(MOST_PAIRED + 1))
+    assert {d.b for d in many} == {"R2"} and len(many) == MOST_PAIRED
+    assert differences([region("R0", None, None), *some(1)]) == differences([]) == ()
+
+
+# --- calibration --------------------------------------------------------------------------------------------
+
+
+def test_lengths_follow_the_calibrated_pixel_and_say_so():
+    image = np.random.default_rng(4).poisson(perovskite((90, 120))).astype(float)
+    labels = np.zeros(GRID.shape, np.int16)
+    (recorded,) = describe(labels, grid=GRID, haadf_mean_image=image)
+    known = Calibration(region="STO", d_nm=0.4, factor=1.04, factor_sigma=0.0004, pixel_nm=0.052)
+    (found,) = describe(labels, grid=GRID, haadf_mean_image=image, calibration=known)
+    for name in ("d_spacing_nm", "d_spacing_sigma_nm", "d_fast_nm", "d_slow_nm"):
+        assert getattr(found, name) == pytest.approx(1.04 * getattr(recorded, name), rel=1e-4)
+    assert found.lattice_peaks[0].d_nm == pytest.approx(1.04 * recorded.lattice_peaks[0].d_nm, rel=1e-4)
+    assert found.notes["lattice_peaks"].startswith("calibrated on STO: 1.04 +- 0.0004 times")
+    assert "lattice_peaks" not in recorded.notes
+    refused = Calibration(region="STO", d_nm=0.4, reason="amorphous")
+    assert describe(labels, grid=GRID, haadf_mean_image=image, calibration=refused) == (recorded,)

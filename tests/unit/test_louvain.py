@@ -217,6 +217,20 @@ def test_no_edges_at_all():
 
 
 @pytest.mark.parametrize("backend", ["igraph", "networkx"])
+@pytest.mark.parametrize("chips", [2, 9])
+@pytest.mark.parametrize("rule", ["mode", "mean", "median", 0.5, 1])
+def test_equal_chips_are_one_community(backend, chips, rule):
+    found = communities(similarity_matrix(np.full((chips, 3), 0.1)), rule, backend=backend)
+    assert not found.labels.any() and found.count == 1 and found.modularity == 0.0
+
+
+@pytest.mark.parametrize("backend", ["igraph", "networkx"])
+@pytest.mark.parametrize(("between", "labels"), [(0.9, [0, 0]), (0.0, [0, 1]), (-0.9, [0, 1])])
+def test_two_chips_are_together_if_they_point_the_same_way(backend, between, labels):
+    assert communities(symmetric([between]), "mode", backend=backend).labels.tolist() == labels
+
+
+@pytest.mark.parametrize("backend", ["igraph", "networkx"])
 def test_negative_similarities_weigh_nothing_but_count_as_binary_edges(backend):
     s = symmetric([0.5, -0.2, -0.3])
     assert communities(s, -1.0, backend=backend).edges == 1

@@ -106,16 +106,25 @@ def test_one_chip_cannot_stand_for_two_classes(tmp_path):
 
 
 def test_who_wins():
-    service = Processing(preset="graphem", chip_px=4, elements=("Fe",))
-    sender = Processing(chip_nm=2.0, clusters=3)
+    service = Processing(preset="graphem", chip_px=4, elements=("Fe",), grey="survey", grey_range=(1, 2))
+    sender = Processing(chip_nm=2.0, clusters=3, grey="clahe")
     merged = sender.over(service)
-    assert merged == Processing(preset="graphem", chip_nm=2.0, clusters=3, elements=("Fe",))
+    assert merged == Processing(preset="graphem", chip_nm=2.0, clusters=3, elements=("Fe",), grey="clahe")
 
 
 @pytest.mark.parametrize(
     ("option", "words"),
     [({"elements": ("Fe", "Oo")}, "Oo"), ({"preset": "mine"}, "preset"), ({"chip_px": 0}, "chip_px"),
-     ({"clusters": -1}, "clusters"), ({"chip_nm": float("nan")}, "chip_nm")],
+     ({"clusters": -1}, "clusters"), ({"chip_nm": float("nan")}, "chip_nm"),
+     ({"grey": "bright"}, "use given, fixed, survey, percentile, clahe"), ({"grey": "fixed"}, "grey_range"),
+     ({"grey": "percentile", "grey_range": (1, 2)}, "leave grey_range out"), ({"grey_range": (2, 1)}, "upwards"),
+     ({"grey_range": (0, float("inf"))}, "finite"),
+     ({"ensembles": {"ward": "mean"}}, "ward: joint, vector"), ({"ensembles": {"wart": "joint"}}, "wart"),
+     ({"louvain_threshold": "modus"}, "mode, mean, median, or a number"), ({"louvain_threshold": 1.1}, "-1 to 1"),
+     ({"louvain_threshold": float("nan")}, "-1 to 1"), ({"louvain_weights": "none"}, "similarity, binary"),
+     ({"louvain_backend": "leiden"}, "igraph, networkx"),
+     ({"calibrate_region": "STO"}, "go together"), ({"d_nm": 0.39}, "go together"),
+     ({"calibrate_region": "STO", "d_nm": 3.905}, "0.12 to 0.6 nm")],
 )  # fmt: skip
 def test_options_are_checked_with_a_word_to_the_user(option, words):
     with pytest.raises(UsageError) as caught:

@@ -15,7 +15,7 @@ from livestem.domain.errors import StageError
 from livestem.stages import spacing, spectrum2d
 from livestem.stages.lattice_basis import basis_of, non_collinear
 from livestem.stages.spacing import LatticeResult, lattice_of
-from livestem.stages.spectral_peaks import FALSE_ALARM
+from livestem.stages.spectral_peaks import FALSE_ALARM, significant_peaks
 
 Image = NDArray[np.float64]
 STO_NM = 0.3905
@@ -102,6 +102,27 @@ def test_fast_and_slow_are_told_apart():
     assert found.d_spacing_nm == found.d_slow_nm
     turned = lattice_of(image.T, 0.05)
     assert (turned.d_fast_nm, turned.d_slow_nm) == pytest.approx((found.d_slow_nm, found.d_fast_nm), rel=3e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5), st.integers(6, 20), st.integers(-20, 20))
+def test_a_peak_lies_where_its_wave_says_wherever_that_is_between_cells(x, y, col, row):
+    n, pixel_nm = 90, 0.05
+    wave = np.array([col + x, row + y])
+    i, j = np.mgrid[:n, :n] / n
+    tone = np.cos(2 * np.pi * (wave[0] * j + wave[1] * i))
+    image = tone + 0.01 * np.random.default_rng(0).normal(size=(n, n))
+    found = significant_peaks(spectrum2d.spectrum_of(image, pixel_nm, (1 / 0.6, 1 / 0.12)))[0].g
+    if 1 / 0.6 + 0.5 < np.hypot(*wave) / (n * pixel_nm) < 1 / 0.12 - 0.5:
+        assert found[0] * n * pixel_nm == pytest.approx(wave, abs=0.02)
+
+
+def test_a_peak_midway_between_four_cells_does_not_pull_the_lattice():
+    # {110} of 0.3905 nm at 0 degrees on 4.5 nm: 11.52 cells along either axis
+    found = lattice_of(counted(np.random.default_rng(20), square(90, 0.05), 20), 0.05)
+    orders = STO_NM / np.sqrt([1, 2, 4, 5, 8, 9, 10])
+    assert all(abs(orders / p.d_nm - 1).min() < 5 * p.sigma_nm / p.d_nm for p in found.peaks)
+    assert (found.d_fast_nm, found.d_slow_nm) == pytest.approx((STO_NM, STO_NM), rel=1e-3)
 
 
 def test_hexagonal_planes_are_root_three_halves_of_the_distance():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from virtual import altered, of_layers, still
 
+from livestem.domain.regions import LONGEST_D_NM, SHORTEST_D_NM
 from livestem.simulator import Simulation, crystals, load_specimen
 from livestem.simulator.crystals import chance
 from livestem.simulator.geometry import Geometry
@@ -24,7 +25,7 @@ from livestem.simulator.scene import render
 from livestem.simulator.window import Window
 from livestem.stages import spectrum2d
 from livestem.stages.region_haadf import largest_square
-from livestem.stages.spacing import AMORPHOUS, LONGEST_NM, SHORTEST_NM, lattice_of
+from livestem.stages.spacing import AMORPHOUS, lattice_of
 from livestem.stages.spectral_peaks import FALSE_ALARM, power_at, significant_peaks
 
 SAMPLES = {n: load_specimen(n) for n in ("pristine-0dpa", "pristine-0.1dpa", "defective-0dpa", "defective-0.1dpa")}
@@ -70,7 +71,7 @@ def nodes(crystal, turn_deg, orders):
 
 
 def spectrum_of(image, pixel_nm):
-    return spectrum2d.spectrum_of(image, pixel_nm, (1 / LONGEST_NM, 1 / SHORTEST_NM))
+    return spectrum2d.spectrum_of(image, pixel_nm, (1 / LONGEST_D_NM, 1 / SHORTEST_D_NM))
 
 
 def surprise(image, pixel_nm, g):

@@ -1,7 +1,9 @@
 """Write golden messages that are not there yet: ``python tests/wire/make_golden.py``.
 
 A golden message, once committed, is what somebody's recording or program holds: it is never made again. If today's
-encoder gives other bytes for one, this script changes nothing, says which, and exits with 1.
+encoder says another thing for one, this script changes nothing, says which, and exits with 1. What a header says is
+compared with types and order, not the bytes of its MessagePack: the length of a map may be written in more than one
+way, and msgspec takes a longer one for a type of more than 15 fields.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import json
 import sys
 from pathlib import Path
 
+import msgpack
 from wire_examples import examples, frames_of
 
 from livestem.wire.messages import VERSION
@@ -31,11 +34,17 @@ def load(version: int) -> dict[str, list[bytes]]:
     return {name: [bytes.fromhex(f) for f in frames] for name, frames in written.items()}
 
 
+def said(frames: list[bytes]) -> list[str | bytes]:
+    """Return what a message says: its frames with the header read, without the check over its bytes."""
+    topic, head, *bodies, _ = frames
+    return [topic, repr(msgpack.unpackb(head)), *bodies]
+
+
 def main() -> int:
     """Add what is missing."""
     kept = load(VERSION)
     made = {name: frames_of(example) for name, example in examples().items()}
-    wrong = sorted(n for n in kept if n not in made or (kept[n] != made[n] and "zstd" not in n))
+    wrong = sorted(n for n in kept if n not in made or (said(kept[n]) != said(made[n]) and "zstd" not in n))
     if wrong:
         print(f"today's encoder disagrees with golden version {VERSION} on {', '.join(wrong)}", file=sys.stderr)
         return 1

@@ -48,8 +48,8 @@ def test_a_golden_message_says_what_it_always_said(name: str):
 
 
 @pytest.mark.parametrize("name", sorted(n for n in EXAMPLES if "zstd" not in n))
-def test_todays_encoder_gives_the_golden_bytes(name: str):
-    assert frames_of(EXAMPLES[name]) == KEPT[name], "the wire has changed; that needs a new VERSION"
+def test_todays_encoder_says_what_the_golden_bytes_say(name: str):
+    assert make_golden.said(frames_of(EXAMPLES[name])) == make_golden.said(KEPT[name]), "a change needs a new VERSION"
 
 
 @pytest.mark.parametrize("version", sorted(schema.history()))
@@ -66,7 +66,7 @@ def test_the_script_never_rewrites_a_golden_message(tmp_path: Path, monkeypatch:
     assert make_golden.load(m.VERSION) == {n: frames_of(e) for n, e in EXAMPLES.items()}
     path = make_golden.folder(m.VERSION)
     written = json.loads(path.read_text())
-    written["probe"][1] = "00"
+    written["probe"][1] = written["hello"][1]
     path.write_text(json.dumps(written))
     assert make_golden.main() == 1
     assert "probe" in capsys.readouterr().err

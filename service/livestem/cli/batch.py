@@ -24,6 +24,8 @@ def batch(
     files: FileOptions,
     out: Annotated[Path, typer.Option("--out", help="Result folder; with several scans, one folder each in it.")],
     paths: Annotated[list[Path] | None, typer.Argument(help="Recordings, an HAADF + EDS pair, or journals.")] = None,
+    device: o.Device = None,
+    precision: o.Precision = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Process recorded scans with the service's own pipeline: the same digest, the same label maps."""
@@ -31,7 +33,8 @@ def batch(
     from livestem.runtime.batch import run_batch
     from livestem.runtime.settings import load_settings
 
-    settings = msgspec.structs.replace(load_settings(asked.config), processing=asked.processing)
+    settings = o.on_device(load_settings(asked.config), device, precision)
+    settings = msgspec.structs.replace(settings, processing=asked.processing)
     groups = scans(paths or [], files)
     for group in groups:
         with opened(group, files) as recording:

@@ -7,13 +7,17 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from livestem.client.endpoints import ACQUISITION, RESULTS, Endpoint
 from livestem.domain.errors import UsageError
 from livestem.domain.parameters import Processing
+
+if TYPE_CHECKING:
+    from livestem.runtime.settings import Settings
 
 Preset = Annotated[
     str | None, typer.Option("--preset", help="default, as_published (VGG16, the paper's text) or graphem (its code).")
@@ -31,6 +35,26 @@ Elements = Annotated[
 Lines = Annotated[str | None, typer.Option("--lines", help="X-ray lines to quantify with, such as La_La,Fe_Ka.")]
 KFactors = Annotated[Path | None, typer.Option("--k-factors", help="CSV `line,k`, weight k-factors.")]
 Strays = Annotated[str | None, typer.Option("--strays", help="Elements that are not of the specimen, such as Cu,C.")]
+GreyMode = Annotated[
+    str | None,
+    typer.Option("--grey", help="What becomes black and white for VGG16: given, fixed, survey, percentile or clahe."),
+]
+GreyRange = Annotated[str | None, typer.Option("--grey-range", help="LOW:HIGH, detector values that become 0 and 255.")]
+Survey = Annotated[Path | None, typer.Option("--survey", help="Survey image whose percentiles become 0 and 255.")]
+Ensembles = Annotated[
+    str | None, typer.Option("--ensembles", help="How modalities are joined, such as ward=vector,louvain=mean.")
+]
+LouvainWeights = Annotated[str | None, typer.Option("--louvain-weights", help="Of edges: similarity or binary.")]
+LouvainThreshold = Annotated[
+    str | None, typer.Option("--louvain-threshold", help="Edges below are dropped: mode, mean, median or a number.")
+]
+LouvainBackend = Annotated[
+    str | None, typer.Option("--louvain-backend", help="igraph, or networkx: the slow reference.")
+]
+CalibrateRegion = Annotated[
+    str | None, typer.Option("--calibrate-region", help="A class or cluster whose lattice is known; with --d-nm.")
+]
+DNm = Annotated[float | None, typer.Option("--d-nm", help="Its longest spacing, nm: 0.3905 for SrTiO3.")]
 DwellUs = Annotated[float | None, typer.Option("--dwell-us", help="Dwell time, µs, where the file does not know it.")]
 PixelNm = Annotated[float | None, typer.Option("--pixel-nm", help="Pixel size, nm, where the file does not know it.")]
 EnergyAxis = Annotated[
@@ -47,6 +71,8 @@ ResultsAt = Annotated[str, typer.Option("--results", help="ZeroMQ endpoint that 
 Store = Annotated[
     Path | None, typer.Option("--store", help="Folder of results; $LIVESTEM_STORE, else ./livestem-store.")
 ]
+Device = Annotated[str | None, typer.Option("--device", help="Where VGG16 runs: cpu, cuda or cuda:1.")]
+Precision = Annotated[str | None, typer.Option("--precision", help="Of VGG16's arithmetic: fp32 or bf16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, for machines.")]
 
 ACQUISITION_AT = ACQUISITION.endpoint
@@ -92,6 +118,15 @@ _PROCESSING: dict[str, object] = {
     "lines": Lines,
     "k_factors": KFactors,
     "strays": Strays,
+    "grey": GreyMode,
+    "grey_range": GreyRange,
+    "survey": Survey,
+    "ensembles": Ensembles,
+    "louvain_weights": LouvainWeights,
+    "louvain_threshold": LouvainThreshold,
+    "louvain_backend": LouvainBackend,
+    "calibrate_region": CalibrateRegion,
+    "d_nm": DNm,
 }
 _RECORDING: dict[str, object] = {
     "haadf": Haadf,
@@ -153,6 +188,15 @@ def processing(
     lines: str | None,
     k_factors: Path | None,
     strays: str | None,
+    grey: str | None,
+    grey_range: str | None,
+    survey: Path | None,
+    ensembles: str | None,
+    louvain_weights: str | None,
+    louvain_threshold: str | None,
+    louvain_backend: str | None,
+    calibrate_region: str | None,
+    d_nm: float | None,
 ) -> Processing:
     """Return what flags and configuration ask for, flags first.
 
@@ -181,5 +225,59 @@ def processing(
         k_factors=table,
         strays=names(strays),
         support=None if support is None else load_support(support),
+        **_grey(grey, grey_range, survey),
+        ensembles=_ensembles(ensembles),
+        louvain_weights=louvain_weights,
+        louvain_threshold=_number(louvain_threshold),
+        louvain_backend=louvain_backend,
+        calibrate_region=calibrate_region,
+        d_nm=d_nm,
     )
     return flags.over(load_settings(config).processing)
+
+
+def on_device(settings: Settings, device: str | None, precision: str | None) -> Settings:
+    """Return settings whose encoder runs where the flags say."""
+    flags = {"device": device, "precision": precision}
+    changed = msgspec.to_builtins(settings) | {name: flag for name, flag in flags.items() if flag is not None}
+    try:
+        return msgspec.convert(changed, type(settings))
+    except msgspec.ValidationError as e:
+        raise UsageError(f"{e}; --device takes cpu, cuda or cuda:N, --precision fp32 or bf16") from e
+
+
+def _grey(mode: str | None, limits: str | None, survey: Path | None) -> dict[str, object]:
+    """Return what ``--grey``, ``--grey-range`` and ``--survey`` ask for."""
+    if limits is not None and survey is not None:
+        raise UsageError("--grey-range and --survey are one choice; give one of them")
+    if limits is not None:
+        try:
+            low, high = (float(part) for part in limits.split(":"))
+        except ValueError as e:
+            raise UsageError(f"--grey-range takes LOW:HIGH, such as 200:4000, got {limits!r}") from e
+        return {"grey": mode or "fixed", "grey_range": (low, high)}
+    if survey is not None:
+        from livestem.cli.recordings import FileOptions, opened
+        from livestem.runtime.survey import survey_range
+
+        with opened((survey,), FileOptions()) as image:
+            return {"grey": mode or "survey", "grey_range": survey_range(image)}
+    return {"grey": mode}
+
+
+def _ensembles(text: str | None) -> dict[str, str] | None:
+    """Return ``method=way`` pairs."""
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in names(text) or ()]
+    if not all(equals for _, equals, _ in pairs):
+        raise UsageError(f"--ensembles takes METHOD=WAY, such as ward=vector,louvain=mean, got {text!r}")
+    return {method: way for method, _, way in pairs}
+
+
+def _number(text: str | None) -> str | float | None:
+    """Return the number that a text is, or the text."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text

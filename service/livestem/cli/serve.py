@@ -17,6 +17,8 @@ from livestem.cli import options as o
 def serve(
     asked: o.Asked,
     store: o.Store = None,
+    device: o.Device = None,
+    precision: o.Precision = None,
     acquisition: Annotated[
         list[str] | None, typer.Option("--acquisition", help="Endpoint of an adapter to attach to; may be repeated.")
     ] = None,
@@ -40,7 +42,7 @@ def serve(
         changes["results"] = o.endpoint(results)
     if http_port is not None:
         changes["http"] = msgspec.structs.replace(settings.http, port=http_port)
-    settings = msgspec.structs.replace(settings, **changes)
+    settings = o.on_device(msgspec.structs.replace(settings, **changes), device, precision)
 
     announce, stop = Teller(), _stop_on_signals()
     segmenter = Segmenter(settings, announce)

@@ -5,20 +5,42 @@ Whose word counts: the sender's `processing` over the service's flags over its c
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
 
 from livestem.domain.elements import SYMBOLS
+from livestem.domain.regions import LONGEST_D_NM, SHORTEST_D_NM
 from livestem.domain.support import SupportSet
 
 _MOST = 10**6  # chips, pixels or nanometres: no field is larger
+_CHOICES = (frozenset({"chip_px", "chip_nm"}), frozenset({"grey", "grey_range"}))  # that have several fields
 
 PresetName = Literal["default", "as_published", "graphem"]
+Grey = Literal["given", "fixed", "survey", "percentile", "clahe"]
+EnsembleWay = Literal["joint", "vector", "mean"]
+LouvainWeights = Literal["similarity", "binary"]
+LouvainThreshold = Literal["mode", "mean", "median"] | float
+LouvainBackend = Literal["igraph", "networkx"]
+
+WAYS: dict[str, tuple[EnsembleWay, ...]] = {"ward": ("joint", "vector"), "louvain": ("joint", "mean")}
+"""How each method can join modalities: labels are voted on, affinities averaged, features put side by side."""
 
 
 class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a sender, a flag or a configuration file asks for; None leaves it to the next in line."""
+    """What a sender, a flag or a configuration file asks for; None leaves it to the next in line.
+
+    Attributes
+    ----------
+    chip_px, chip_nm : one choice
+    k_factors : line -> weight k-factor, normalised to one line
+    strays : elements fitted but not part of the specimen's 100 %
+    grey, grey_range : one choice: what becomes 0 and 255 for a network; see `Parameters`
+    ensembles : method -> how modalities are joined (`WAYS`)
+    louvain_weights, louvain_threshold, louvain_backend : as in `Preset`
+    calibrate_region, d_nm : one choice: a region, and the longest lattice spacing it is known to have, nm
+    """
 
     preset: PresetName | None = None
     chip_px: int | None = None
@@ -26,9 +48,17 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     clusters: int | None = None
     elements: tuple[str, ...] | None = None
     lines: tuple[str, ...] | None = None
-    k_factors: dict[str, float] | None = None  # line -> weight k-factor, normalised to one line
-    strays: tuple[str, ...] | None = None  # elements fitted but not part of the specimen's 100 %
+    k_factors: dict[str, float] | None = None
+    strays: tuple[str, ...] | None = None
     support: SupportSet | None = None
+    grey: Grey | None = None
+    grey_range: tuple[float, float] | None = None
+    ensembles: dict[str, EnsembleWay] | None = None
+    louvain_weights: LouvainWeights | None = None
+    louvain_threshold: LouvainThreshold | None = None
+    louvain_backend: LouvainBackend | None = None
+    calibrate_region: str | None = None
+    d_nm: float | None = None
 
     def __post_init__(self) -> None:
         for symbol in (*(self.elements or ()), *(self.strays or ())):
@@ -38,12 +68,25 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             if number is not None and not 0 < number <= _MOST:
                 raise ValueError(f"{name} must be positive and at most {_MOST:g}, got {number:g}")
         check_k_factors(self.k_factors or {})
+        _check_grey(self.grey, self.grey_range)
+        for method, way in (self.ensembles or {}).items():
+            if way not in WAYS.get(method, ()):
+                known = "; ".join(f"{name}: {', '.join(ways)}" for name, ways in WAYS.items())
+                raise ValueError(f"{method} cannot join modalities by {way}; possible are {known}")
+        cut = self.louvain_threshold
+        if isinstance(cut, int | float) and not -1 <= cut <= 1:
+            raise ValueError(f"louvain_threshold is a cosine, -1 to 1, or mode, mean, median; got {cut:g}")
+        if (self.calibrate_region is None) != (self.d_nm is None):
+            raise ValueError("calibrate_region and d_nm go together: a region, and the spacing it is known to have")
+        if self.d_nm is not None and not SHORTEST_D_NM <= self.d_nm <= LONGEST_D_NM:
+            raise ValueError(f"d_nm must be {SHORTEST_D_NM:g} to {LONGEST_D_NM:g} nm, got {self.d_nm:g}")
 
     def over(self, other: Processing) -> Processing:
-        """Return `self` with its gaps filled from `other`; a chip size is one choice, however it is given."""
+        """Return `self` with its gaps filled from `other`; what is one choice is taken from one of the two."""
         mine = {f: v for f in self.__struct_fields__ if (v := getattr(self, f)) is not None}
-        if "chip_px" in mine or "chip_nm" in mine:
-            other = msgspec.structs.replace(other, chip_px=None, chip_nm=None)
+        for choice in _CHOICES:
+            if choice & mine.keys():
+                mine = dict.fromkeys(choice, None) | mine
         return msgspec.structs.replace(other, **mine)
 
 
@@ -54,7 +97,16 @@ def check_k_factors(table: dict[str, float]) -> None:
             raise ValueError(f"the k-factor of {line} must be positive, got {k:g}")
 
 
-EnsembleWay = Literal["joint", "vector", "mean"]
+def _check_grey(grey: Grey | None, grey_range: tuple[float, float] | None) -> None:
+    if grey_range is None:
+        if grey in ("fixed", "survey"):
+            raise ValueError(f"grey {grey} needs a grey_range: the values that become 0 and 255")
+        return
+    if grey in ("given", "percentile"):
+        raise ValueError(f"grey {grey} finds its own range; leave grey_range out")
+    low, high = grey_range
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(f"grey_range runs upwards between finite values, got {low:g} to {high:g}")
 
 
 class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +123,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         beyond, so that a few chips on a border do not outweigh whole phases
     louvain_weights : edges keep the similarity, or are all 1
     louvain_threshold : edges below are dropped: a rule or a number
+    louvain_backend : igraph, or networkx with python-louvain: the slow reference
     strays_in_total : whether strays are inside the 100 %
     lines : X-ray lines used if the user names none; () = one named line per element
     """
@@ -81,8 +134,9 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     fewshot: Literal["calibrated", "softmax"]
     whitened: tuple[str, ...] = ()
     compressed: tuple[str, ...] = ()
-    louvain_weights: Literal["similarity", "binary"]
-    louvain_threshold: Literal["mode", "mean", "median"] | float
+    louvain_weights: LouvainWeights
+    louvain_threshold: LouvainThreshold
+    louvain_backend: LouvainBackend = "igraph"
     strays_in_total: bool
     lines: tuple[str, ...] = ()
 
@@ -138,7 +192,9 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     strays : fitted, and kept apart from the specimen
     lines : named X-ray lines asked for; () = chosen per element
     k_factors : given by the user or the recording, weight, relative; {} = the built-in table
-    grey, grey_range : what becomes 0 and 255 for a network: exact percentiles, or the range the recording gave
+    grey, grey_range : what becomes 0 and 255 for a network: exact percentiles, the range the recording gave, one fixed
+        by the user or that of a survey image; with ``clahe`` one of these (no range: percentiles), then equalised
+    calibrate_region, d_nm : a region of the result and the longest lattice spacing it is known to have, nm
     seed : of igraph's generator
     """
 
@@ -155,6 +211,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     support: SupportSet | None = None
     register: Literal["none"] = "none"
     absorption: Literal["uncorrected"] = "uncorrected"
-    grey: Literal["given", "percentile"] = "percentile"
+    grey: Grey = "percentile"
     grey_range: tuple[float, float] | None = None
+    calibrate_region: str | None = None
+    d_nm: float | None = None
     seed: int = 42

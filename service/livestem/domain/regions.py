@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+SHORTEST_D_NM, LONGEST_D_NM = 0.12, 0.6
+"""Spacings of unit cells that a probe of 0.1 nm can resolve: what is looked for, nm."""
+
 
 class LatticePeak(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One significant peak of a region's power spectrum; +g and -g are one measurement.
@@ -56,3 +59,46 @@ class Region(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     lattice_peaks: tuple[LatticePeak, ...] = ()
     crystallinity: float | None = None
     notes: dict[str, str] = {}
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the composition of region `a` differs from that of `b`: ``100 (a - b) / b``, by element.
+
+    Attributes
+    ----------
+    a, b : names of the two regions
+    percent : by element; None where the data do not allow one
+    sigma : counting statistics of both regions; k-factors cancel, absorption too where the thickness is the same
+    notes : element -> why it is None
+    """
+
+    a: str
+    b: str
+    percent: dict[str, float | None]
+    sigma: dict[str, float | None]
+    notes: dict[str, str] = {}
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The pixel's calibration on a known crystal.
+
+    Attributes
+    ----------
+    region, d_nm : what was asked: a region, and its longest spacing, nm
+    label_map : ``<method>.<modality>`` of the map that the region was taken from; None where none has it
+    measured_nm, measured_sigma_nm : that spacing with the recorded pixel, nm
+    factor, factor_sigma : true over recorded length; all lengths of descriptors are multiplied by it. The error is
+        common to all of them and is not in their sigmas
+    pixel_nm : calibrated HAADF pixel, nm
+    reason : why there is no factor; None where there is one
+    """
+
+    region: str
+    d_nm: float
+    label_map: str | None = None
+    measured_nm: float | None = None
+    measured_sigma_nm: float | None = None
+    factor: float | None = None
+    factor_sigma: float | None = None
+    pixel_nm: float | None = None
+    reason: str | None = None

@@ -156,7 +156,7 @@ def _process(
     on_tile: Callable[[Tile], None],
     on_accepted: Callable[[m.Verdict], None],
 ) -> ScanResult:
-    encoders = Encoders(None if settings.weights is None else Path(settings.weights))
+    encoders = Encoders.configured(settings)
     finished: list[tuple[OpenScan, life.Status]] = []
     refusal: list[LivestemError] = []
 

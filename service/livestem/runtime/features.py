@@ -18,6 +18,7 @@ from livestem.domain.scan import ScanPlan
 from livestem.runtime.accumulator import Accumulator
 from livestem.runtime.quantification import Quantifier
 from livestem.stages.chips import coverage, cut, windows
+from livestem.stages.clahe import equalise
 from livestem.stages.features import square_root, standardise
 from livestem.stages.grey import GreyRange, percentile_range, to_grey
 from livestem.stages.lattice import lattice_descriptors, margin_px
@@ -133,19 +134,28 @@ def haadf_feature(data: Collected, parameters: Parameters, encoder: Encoder | No
         seen = np.where(data.haadf_exposure == 0, np.nan, data.haadf)
         rows = lattice_descriptors(windows(seen, data.grid, side, margin), margin).astype(np.float64)
         return Feature(standardise(rows, valid), valid)
-    found = encoder.encode(cut(to_grey(data.haadf, grey_range(data)), data.grid, side)[valid])
+    picture = grey_picture(data, parameters, grey_range(data, parameters))
+    found = encoder.encode(cut(picture, data.grid, side)[valid])
     rows = np.zeros((data.grid.chips, found.shape[1]))
     rows[valid] = found
     return Feature(rows, valid)
 
 
-def grey_range(data: Collected) -> GreyRange:
-    """Return what becomes 0 and 255: the range the sender gave, else exact percentiles of the visited pixels."""
-    assert data.plan.haadf is not None and data.haadf is not None and data.haadf_exposure is not None
-    given = data.plan.haadf.grey_range
-    if given is not None:
-        return GreyRange(given[0], given[1], "given")
-    return percentile_range(data.haadf[data.haadf_exposure > 0])
+def grey_range(data: Collected, parameters: Parameters) -> GreyRange:
+    """Return what becomes 0 and 255: the range in the parameters, else exact percentiles of the visited pixels."""
+    assert data.plan.haadf is not None and data.haadf is not None
+    if parameters.grey_range is None:
+        return percentile_range(data.haadf[data.valid_pixels()])
+    given = parameters.grey_range == data.plan.haadf.grey_range
+    words = {"given": "given", "fixed": "fixed", "survey": "survey image", "clahe": "given" if given else "fixed"}
+    return GreyRange(*parameters.grey_range, words[parameters.grey])
+
+
+def grey_picture(data: Collected, parameters: Parameters, of: GreyRange) -> NDArray[np.uint8]:
+    """Return the whole picture in 8-bit grey: over the range `of`, then equalised if the parameters say so."""
+    assert data.haadf is not None
+    grey = to_grey(data.haadf, of)
+    return equalise(grey, data.valid_pixels()) if parameters.grey == "clahe" else grey
 
 
 def eds_features(

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livestem.domain.parameters import Parameters
-from livestem.domain.regions import Region
+from livestem.domain.regions import Calibration, Region
 from livestem.runtime.features import Collected, Encoder, Feature, eds_features, haadf_feature
 from livestem.runtime.numerics import digest_of, numerics_of
 from livestem.runtime.quantification import Quantifier, build_quantifier
+from livestem.runtime.regions import describe_maps
 from livestem.stages import agreement, ensemble, fewshot, louvain, ward
-from livestem.stages.descriptors import RegionComposition, describe
 from livestem.stages.features import join, whiten_by_neighbours
 
 Key = tuple[str, str]  # method, modality
@@ -48,6 +48,7 @@ class Finals:
     digest: str
     timings_s: dict[str, float]
     warnings: tuple[str, ...]
+    calibration: Calibration | None = None
 
 
 def finalise(data: Collected, parameters: Parameters, encoder: Encoder | None) -> Finals:
@@ -79,11 +80,11 @@ def finalise(data: Collected, parameters: Parameters, encoder: Encoder | None) -
         with _timed(timings, "agreement"):
             agreed = _agreement(maps)
         with _timed(timings, "descriptors"):
-            regions = {key: _regions(label_map, data, quantifier) for key, label_map in maps.items()}
+            regions, calibration = describe_maps(maps, data, parameters, quantifier)
     numerics = numerics_of(encoder)
-    warnings = (*_warnings(data, quantifier), *(quantifier.warnings if quantifier else ()))
+    warnings = (*_warnings(data, quantifier, calibration), *(quantifier.warnings if quantifier else ()))
     digest = digest_of({key: found.labels for key, found in maps.items()}, parameters, numerics)
-    return Finals(data, parameters, quantifier, numerics, maps, agreed, regions, digest, timings, warnings)
+    return Finals(data, parameters, quantifier, numerics, maps, agreed, regions, digest, timings, warnings, calibration)
 
 
 def modalities(features: Mapping[str, Feature]) -> list[tuple[str, ...]]:
@@ -184,7 +185,8 @@ def _louvain(
     similarities: dict[str, NDArray[np.float64]],
 ) -> LabelMap:
     recipe, valid = parameters.recipe, _valid(parts, features)
-    if np.count_nonzero(valid) < 2:  # one chip is one community, and has no similarity to anything
+    # one chip is one community, and so are chips that do not differ: standardised, they have no direction either
+    if not any(np.ptp(features[p].rows[valid], axis=0).any() for p in parts):
         return LabelMap(_as_map(valid.astype(np.int16) - 1, data), facts={"communities": 1})
     if len(parts) == 1:
         similarity = louvain.similarity_matrix(_joined(parts, features, data, parameters, "louvain"), valid)
@@ -196,7 +198,12 @@ def _louvain(
     else:
         similarity = louvain.similarity_matrix(_joined(parts, features, data, parameters, "louvain"), valid)
     found = louvain.communities(
-        similarity, recipe.louvain_threshold, recipe.louvain_weights, parameters.seed, valid=valid
+        similarity,
+        recipe.louvain_threshold,
+        recipe.louvain_weights,
+        parameters.seed,
+        recipe.louvain_backend,
+        valid=valid,
     )
     facts: dict[str, Any] = {
         "communities": found.count,
@@ -213,24 +220,6 @@ def _agreement(maps: Mapping[Key, LabelMap]) -> dict[str, dict[str, float | None
         wanted: agreement.pairwise({modality: x.labels for (method, modality), x in maps.items() if method == wanted})
         for wanted in methods
     }
-
-
-def _regions(label_map: LabelMap, data: Collected, quantifier: Quantifier | None) -> tuple[Region, ...]:
-    spectra = data.spectra
-
-    def composition(member: NDArray[np.bool_]) -> RegionComposition:
-        assert quantifier is not None and spectra is not None
-        return quantifier.region(spectra[member].sum(axis=0, dtype=np.int64))
-
-    return describe(
-        label_map.labels,
-        grid=data.grid,
-        names=label_map.classes or None,
-        haadf_mean_image=data.haadf,
-        haadf_exposure=data.haadf_exposure,
-        chip_counts=data.chip_counts,
-        composition=composition if quantifier is not None else None,
-    )
 
 
 def _joined(
@@ -257,7 +246,9 @@ def _as_map(labels: NDArray[np.int16], data: Collected) -> NDArray[np.int16]:
     return np.ascontiguousarray(labels.reshape(data.grid.shape), dtype=np.int16)
 
 
-def _warnings(data: Collected, quantifier: Quantifier | None) -> Iterator[str]:
+def _warnings(data: Collected, quantifier: Quantifier | None, calibration: Calibration | None) -> Iterator[str]:
+    if calibration is not None and calibration.reason is not None:
+        yield f"lengths are not calibrated on region {calibration.region}: {calibration.reason}"
     if data.spectra is not None and quantifier is None:
         yield "no element could be told from the spectra; name them with --elements"
     haadf = data.plan.haadf

@@ -2,7 +2,8 @@
 
 The lattice descriptor and the line fit are quick enough to be taken anew at every look. A network is not: its
 embeddings are kept, and at most `BUDGET` chips that have changed are embedded again at a look, longest waiting
-first. Its grey range is frozen after the first rows and taken anew when a frame ends.
+first. Its grey range is frozen after the first rows and taken anew when a frame ends; CLAHE, which wants the whole
+picture, is taken anew at every look.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 
 from livestem.domain.parameters import Parameters
 from livestem.runtime.encoders import Encoders
-from livestem.runtime.features import Collected, Encoder, Feature, eds_features, grey_range, haadf_feature
+from livestem.runtime.features import Collected, Encoder, Feature, eds_features, grey_picture, grey_range, haadf_feature
 from livestem.runtime.finals import LabelMap, fewshot_map, modalities
 from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.quantification import Quantifier, build_quantifier
 from livestem.stages.chips import coverage, cut
-from livestem.stages.grey import GreyRange, to_grey
+from livestem.stages.grey import GreyRange
 from livestem.wire import messages as m
 
 BUDGET = 256  # chips a look: eight of the encoder's batches, about a second on a laptop
@@ -122,13 +123,13 @@ class LiveScorer:
             kept.changed_at = np.zeros(data.grid.chips, np.int64)
         kept.changed_at[dirty & (kept.changed_at == 0)] = self._revision
         if kept.grey is None or frames != kept.grey_frame:
-            kept.grey, kept.grey_frame = grey_range(data), frames
+            kept.grey, kept.grey_frame = grey_range(data, kept.parameters), frames
         valid = data.valid("haadf")
         waiting = np.flatnonzero((kept.changed_at > 0) & valid)
         chosen = waiting[np.argsort(kept.changed_at[waiting], kind="stable")][:BUDGET]
         if chosen.size:
-            chips = cut(to_grey(data.haadf, kept.grey), data.grid, data.grid.haadf_px)[chosen]
-            found = encoder.encode(chips)
+            picture = grey_picture(data, kept.parameters, kept.grey)
+            found = encoder.encode(cut(picture, data.grid, data.grid.haadf_px)[chosen])
             if not kept.rows.shape[1]:
                 kept.rows = np.zeros((data.grid.chips, found.shape[1]))
             kept.rows[chosen] = found

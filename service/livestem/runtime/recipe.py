@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 from livestem.domain.errors import UsageError
 from livestem.domain.geometry import Grid, plan_grid
-from livestem.domain.parameters import PRESETS, Parameters, Processing
+from livestem.domain.parameters import PRESETS, Grey, LouvainBackend, LouvainWeights, Parameters, Preset, Processing
 from livestem.domain.scan import ScanPlan
 from livestem.domain.support import SupportSet
 
 Origin = Literal["user", "metadata", "automatic", "none"]
+
+_WORDS: dict[str, tuple[str, ...]] = {
+    "preset": tuple(PRESETS),
+    "grey": get_args(Grey),
+    "louvain_weights": get_args(LouvainWeights),
+    "louvain_threshold": ("mode", "mean", "median", "or a number"),
+    "louvain_backend": get_args(LouvainBackend),
+}
 
 
 def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -> tuple[Grid, Parameters]:
@@ -39,9 +47,10 @@ def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -
     eds = None if plan.eds is None else plan.eds.sampling
     grid = plan_grid(haadf, eds, chip_px=asked.chip_px, chip_nm=asked.chip_nm)
     preset = asked.preset or "default"
-    recipe = PRESETS[preset]
+    recipe = _recipe(PRESETS[preset], asked)
     lines = asked.lines or recipe.lines
     elements, origin = _elements(plan, asked, lines)
+    grey, grey_range = _grey(plan, asked)
     parameters = Parameters(
         preset=preset,
         recipe=recipe,
@@ -54,8 +63,10 @@ def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -
         lines=lines,
         k_factors=asked.k_factors or (plan.eds.k_factors if plan.eds else {}),
         support=asked.support,
-        grey="given" if plan.haadf is not None and plan.haadf.grey_range else "percentile",
-        grey_range=plan.haadf.grey_range if plan.haadf is not None else None,
+        grey=grey,
+        grey_range=grey_range,
+        calibrate_region=asked.calibrate_region,
+        d_nm=asked.d_nm,
     )
     if asked.support is not None:
         _check_support(asked.support, grid)
@@ -68,13 +79,39 @@ def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -
 
 def checked(**asked: object) -> Processing:
     """Build `Processing` from options, with one clear line for what is wrong."""
-    preset = asked.get("preset")
-    if preset is not None and preset not in PRESETS:
-        raise UsageError(f"unknown preset {preset!r}; use {', '.join(PRESETS)}")
+    for name, words in _WORDS.items():
+        word = asked.get(name)
+        if isinstance(word, str) and word not in words:
+            raise UsageError(f"unknown {name} {word!r}; use {', '.join(words)}")
     try:
         return msgspec.convert(asked, Processing)
     except msgspec.ValidationError as e:
         raise UsageError(re.sub(r" - at `\$\.?([^`]*)`", r" (\1)", str(e))) from e
+
+
+def _recipe(preset: Preset, asked: Processing) -> Preset:
+    """Return a preset with what is asked beside it."""
+    wishes = {
+        "louvain_weights": asked.louvain_weights,
+        "louvain_threshold": asked.louvain_threshold,
+        "louvain_backend": asked.louvain_backend,
+        "ensembles": None if asked.ensembles is None else preset.ensembles | asked.ensembles,
+    }
+    return msgspec.structs.replace(preset, **{name: wish for name, wish in wishes.items() if wish is not None})
+
+
+def _grey(plan: ScanPlan, asked: Processing) -> tuple[Grey, tuple[float, float] | None]:
+    """Return how values become grey, and the range if it does not come from the image itself."""
+    given = None if plan.haadf is None else plan.haadf.grey_range
+    if asked.grey == "given" and plan.haadf is not None and given is None:
+        raise UsageError("the recording gives no grey range; leave --grey out, or say --grey percentile")
+    if asked.grey in ("given", "clahe"):
+        return asked.grey, asked.grey_range or given
+    if asked.grey == "percentile":
+        return "percentile", None
+    if asked.grey_range is not None:
+        return asked.grey or "fixed", asked.grey_range
+    return ("percentile", None) if given is None else ("given", given)
 
 
 def _check_support(support: SupportSet, grid: Grid) -> None:

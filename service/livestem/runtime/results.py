@@ -20,6 +20,9 @@ from livestem.domain.geometry import Grid
 from livestem.runtime.features import grey_range
 from livestem.runtime.finals import Finals, Key, LabelMap
 from livestem.runtime.hspy import write_hspy
+from livestem.runtime.regions import region_names
+from livestem.stages.clahe import CLIP_LIMIT, TILES
+from livestem.stages.descriptors import differences
 from livestem.wire import messages as m
 
 FORMAT = 1
@@ -104,10 +107,12 @@ def result_json(result: ScanResult) -> dict[str, Any]:
         "encoder": finals.parameters.recipe.encoder,
         "parameters": _parameters(finals),
         "numerics": finals.numerics,
-        "classes": {name(k): found.classes or _cluster_names(found) for k, found in finals.maps.items()},
+        "classes": {name(k): region_names(found) for k, found in finals.maps.items()},
         "maps": {name(k): found.facts for k, found in finals.maps.items()},
         "agreement": finals.agreement,
         "regions": {name(k): regions for k, regions in finals.regions.items()},
+        "differences": {name(k): differences(regions) for k, regions in finals.regions.items()},
+        "calibration": finals.calibration,
         "support_version": finals.parameters.support.version if finals.parameters.support else None,
         "input_digest": result.input_digest,
         "digest": finals.digest,
@@ -125,7 +130,9 @@ def _parameters(finals: Finals) -> dict[str, Any]:
     """Return the effective parameters with what was derived from the data."""
     derived: dict[str, Any] = {}
     if finals.parameters.recipe.encoder != "lattice" and finals.data.haadf is not None:
-        derived["grey_mapping"] = grey_range(finals.data).parameters()
+        derived["grey_mapping"] = grey_range(finals.data, finals.parameters).parameters() | {
+            "clahe": {"clip_limit": CLIP_LIMIT, "tiles": TILES} if finals.parameters.grey == "clahe" else None
+        }
     quantifier = finals.quantifier
     if quantifier is not None:
         operator = quantifier.operator
@@ -142,10 +149,6 @@ def _parameters(finals: Finals) -> dict[str, Any]:
         }
     parameters: dict[str, Any] = msgspec.to_builtins(finals.parameters)
     return parameters | derived
-
-
-def _cluster_names(found: LabelMap) -> tuple[str, ...]:
-    return tuple(f"R{i}" for i in range(int(found.labels.max(initial=-1)) + 1))
 
 
 def _whole(path: Path, write: Any) -> None:

@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Literal
 
 import zmq
@@ -75,7 +74,7 @@ class Segmenter:
         self._failure: str | None = None
         self._looking = threading.Lock()  # the live thread looks, and the finals thread once at a scan's end
         self._epoch = time.time_ns()
-        self._encoders = Encoders(None if settings.weights is None else Path(settings.weights))
+        self._encoders = Encoders.configured(settings)
         self._encoders.of(PRESETS[settings.processing.preset or "default"])  # what is missing is said now
         with ExitStack() as opened:  # closes what is open already if a later part cannot be opened
             self.store = opened.enter_context(Store(settings.store_path))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -16,9 +17,11 @@ from livestem.domain.parameters import Processing
 from livestem.domain.support import SupportSet
 
 T = TypeVar("T")
+Precision = Literal["fp32", "bf16"]
 
 STORE_ENVIRONMENT = "LIVESTEM_STORE"
 DEFAULT_STORE = "livestem-store"
+_DEVICE = re.compile(r"cpu|cuda(:\d{1,2})?")  # what the encoder was written and checked for
 HTTP_PORT = 9570
 
 
@@ -49,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     allow_processing : whether a sender may choose parameters in `scan_start`
     processing : what the service asks for where the sender does not
     weights : VGG16 weights, where they are not in the cache
+    device : where VGG16 runs, as torch names it
+    precision : of VGG16's arithmetic
     """
 
     acquisition: tuple[Endpoint, ...] = (ACQUISITION,)
@@ -61,10 +66,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     processing: Processing = Processing()
     limits: Limits = Limits()
     weights: str | None = None
+    device: str = "cpu"
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         if not self.acquisition:
             raise ValueError("acquisition needs at least one endpoint")
+        if _DEVICE.fullmatch(self.device) is None:
+            raise ValueError(f"device is cpu, cuda or cuda:N, got {self.device!r}")
         if not 0.01 <= self.publish_interval_s <= 60 or not self.vanish_s > 0:
             raise ValueError("publish_interval_s must be 0.01 to 60, vanish_s positive")
 

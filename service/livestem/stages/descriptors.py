@@ -13,7 +13,7 @@ Rules
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +23,14 @@ from scipy import ndimage
 
 from livestem.domain.errors import StageError
 from livestem.domain.geometry import Grid
-from livestem.domain.regions import Region
+from livestem.domain.regions import Calibration, Difference, Region
 from livestem.stages.region_haadf import HaadfChips
 
 NO_HAADF = "no HAADF in this scan"
 NO_EDS = "no EDS in this scan"
 NOT_VISITED = "no HAADF pixel of this region was visited"
+SIGNIFICANT = 3.0  # sigmas: below, a ratio to it is skewed, and its linear error means nothing
+MOST_PAIRED = 8  # regions; a map of a hundred communities would have ten thousand pairs that nobody reads
 _LATTICE_FIELDS = ("d_spacing_nm", "d_spacing_sigma_nm", "d_fast_nm", "d_slow_nm")
 
 
@@ -65,6 +67,7 @@ def describe(
     haadf_exposure: NDArray[np.integer] | NDArray[np.floating] | None = None,
     chip_counts: NDArray[np.integer] | None = None,
     composition: Callable[[NDArray[np.bool_]], RegionComposition] | None = None,
+    calibration: Calibration | None = None,
 ) -> tuple[Region, ...]:
     """Describe every region of a label map.
 
@@ -84,6 +87,8 @@ def describe(
         EDS photons of every chip, all channels, row-major.
     composition : callable, optional
         Composition of the chips of an (N,) bool mask, row-major; called once per region.
+    calibration : Calibration, optional
+        Of lengths on the specimen; where it has a factor, lengths of the lattice are multiplied by it and say so.
 
     Returns
     -------
@@ -103,7 +108,7 @@ def describe(
         member = labels == label
         notes: dict[str, str] = {}
         values = {
-            **_haadf_values(member, haadf, notes),
+            **_haadf_values(member, haadf, notes, calibration),
             **_eds_values(member.ravel(), chip_counts, composition, notes),
         }
         regions.append(
@@ -120,7 +125,28 @@ def describe(
     return tuple(regions)
 
 
-def difference(a: Region, b: Region) -> dict[str, tuple[float, float | None]]:
+def differences(regions: Sequence[Region]) -> tuple[Difference, ...]:
+    """Compare the compositions of the regions of one label map.
+
+    Parameters
+    ----------
+    regions : sequence of Region
+        Without common chips, so that their errors are independent.
+
+    Returns
+    -------
+    tuple of Difference
+        Every ordered pair of regions with a composition, up to `MOST_PAIRED` of them; of more regions, each against the
+        one with the most chips.
+    """
+    known = [r for r in regions if r.atomic_percent is not None]
+    if len(known) > MOST_PAIRED:
+        largest = max(known, key=lambda r: r.chips)
+        return tuple(difference(a, largest) for a in known if a is not largest)
+    return tuple(difference(a, b) for a in known for b in known if a is not b)
+
+
+def difference(a: Region, b: Region) -> Difference:
     """Return the percent difference ``100 (a - b) / b`` of two compositions, by element.
 
     Parameters
@@ -130,10 +156,9 @@ def difference(a: Region, b: Region) -> dict[str, tuple[float, float | None]]:
 
     Returns
     -------
-    dict of element to (percent, sigma)
-        Elements that both regions have a value for and that `b` has more than none of; sigma None where
-        either region lacks one. Counting statistics only: k-factors cancel in the ratio, absorption does
-        where the thickness is the same.
+    Difference
+        ``sigma = 100 / b * hypot(sigma_a, a / b * sigma_b)``. An element is None with a note where a region has no
+        value for it, or `b` has less than `SIGNIFICANT` sigmas of it.
 
     Raises
     ------
@@ -145,16 +170,27 @@ def difference(a: Region, b: Region) -> dict[str, tuple[float, float | None]]:
             raise StageError(
                 f"region {region.name} has no composition; compare regions of a scan with EDS and elements"
             )
-    out: dict[str, tuple[float, float | None]] = {}
-    sigma_a, sigma_b = a.atomic_percent_sigma or {}, b.atomic_percent_sigma or {}
-    for element, x in (a.atomic_percent or {}).items():
-        y = (b.atomic_percent or {}).get(element)
-        if x is None or y is None or y <= 0:
-            continue
-        sx, sy = sigma_a.get(element), sigma_b.get(element)
-        sigma = None if sx is None or sy is None else 100 * math.hypot(sx, x / y * sy) / y
-        out[element] = (100 * (x - y) / y, sigma)
-    return out
+    percent: dict[str, float | None] = {}
+    sigma: dict[str, float | None] = {}
+    notes: dict[str, str] = {}
+    for element in a.atomic_percent or {}:
+        x, sx = _measured(a, element)
+        y, sy = _measured(b, element)
+        if x is None or sx is None or y is None or sy is None:
+            lacking = a.name if x is None or sx is None else b.name
+            percent[element] = sigma[element] = None
+            notes[element] = f"{lacking} has no value for it"
+        elif y <= 0 or y < SIGNIFICANT * sy:
+            percent[element] = sigma[element] = None
+            notes[element] = f"{b.name} has {y:.2g} +- {sy:.2g} at.% of it, which may be none"
+        else:
+            percent[element] = 100 * (x - y) / y
+            sigma[element] = 100 * math.hypot(sx, x / y * sy) / y
+    return Difference(a=a.name, b=b.name, percent=percent, sigma=sigma, notes=notes)
+
+
+def _measured(region: Region, element: str) -> tuple[float | None, float | None]:
+    return (region.atomic_percent or {}).get(element), (region.atomic_percent_sigma or {}).get(element)
 
 
 def _check(
@@ -171,7 +207,9 @@ def _check(
         raise StageError(f"counts of shape {chip_counts.shape} do not fit the {grid.chips} chips of the grid")
 
 
-def _haadf_values(member: NDArray[np.bool_], haadf: HaadfChips | None, notes: dict[str, str]) -> dict[str, Any]:
+def _haadf_values(
+    member: NDArray[np.bool_], haadf: HaadfChips | None, notes: dict[str, str], calibration: Calibration | None
+) -> dict[str, Any]:
     mean = None if haadf is None else haadf.mean_of(member)
     if haadf is None or mean is None:
         why = NO_HAADF if haadf is None else NOT_VISITED
@@ -182,6 +220,10 @@ def _haadf_values(member: NDArray[np.bool_], haadf: HaadfChips | None, notes: di
         notes |= dict.fromkeys(_LATTICE_FIELDS, lattice.reason)
         if lattice.crystallinity is None:
             notes["crystallinity"] = lattice.reason
+    if lattice.peaks and calibration is not None and calibration.factor is not None:
+        lattice = lattice.times(calibration.factor)
+        words = f"calibrated on {calibration.region}: {calibration.factor:.5g} +- {calibration.factor_sigma:.2g} times"
+        notes["lattice_peaks"] = f"{words} what the recorded pixel says, and so are the spacings"
     return {
         "haadf_mean": mean,
         "d_spacing_nm": lattice.d_spacing_nm,

@@ -9,6 +9,7 @@ Rules
 * Percentiles are exact and by **nearest rank**: of n finite values sorted upwards, percentile q is the one
   at rank ``max(1, ceil(q / 100 * n))``. No interpolation: the result is a value of the image, equal on
   every machine.
+* CLAHE is done to the grey picture, not in its place: `livestem.stages.clahe`.
 * Values that are not finite (pixels never visited) take no part in a range and become 0.
 """
 

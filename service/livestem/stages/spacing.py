@@ -11,20 +11,20 @@ Rules
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 from scipy.special import fdtrc
 
 from livestem.domain.errors import StageError
-from livestem.domain.regions import LatticePeak
+from livestem.domain.regions import LONGEST_D_NM, SHORTEST_D_NM, LatticePeak
 from livestem.stages import spectrum2d
 from livestem.stages.lattice_basis import Basis, basis_of, fitted, halves, nodes, non_collinear
 from livestem.stages.spectral_peaks import FALSE_ALARM, LOBE, Peaks, power_at, significant_peaks
 from livestem.stages.spectrum2d import Floats, Level, Spectrum
 
-SHORTEST_NM, LONGEST_NM = 0.12, 0.6  # spacings of unit cells that a probe of 0.1 nm can resolve
 MAX_PIXEL_NM = 0.1
 """Coarser pixels cannot show 0.2 nm, the closest-packed planes of metals, and fold them into the band."""
 MIN_SIDE_NM = 1.8
@@ -54,6 +54,8 @@ class LatticeResult:
     d_fast_nm, d_slow_nm : the two spacings 1 / |b1| and 1 / |b2|, told apart by direction: of the two ways to
         give one vector to x (fast) and the other to y (slow), the one with the larger |cos| + |cos|.
         A lattice near 45 degrees to the scan has no such direction; the two then still are b1 and b2.
+    drift_free_nm, drift_free_sigma_nm : spacing of a square lattice as its fast components alone have it, which drift
+        does not change; None where the lattice is not square
     crystallinity : power of the peaks above their level over all power in the band, 0..1; shot noise counts
         as disorder. None where no spectrum was taken.
     reason : None, or why d_spacing_nm is None
@@ -64,8 +66,19 @@ class LatticeResult:
     d_spacing_sigma_nm: float | None = None
     d_fast_nm: float | None = None
     d_slow_nm: float | None = None
+    drift_free_nm: float | None = None
+    drift_free_sigma_nm: float | None = None
     crystallinity: float | None = None
     reason: str | None = None
+
+    def times(self, factor: float) -> LatticeResult:
+        """Return the same with all lengths and their errors multiplied by `factor`."""
+        lengths = {name: value * factor for name in _LENGTHS if (value := getattr(self, name)) is not None}
+        peaks = (structs.replace(p, d_nm=p.d_nm * factor, sigma_nm=p.sigma_nm * factor) for p in self.peaks)
+        return replace(self, peaks=tuple(peaks), **lengths)
+
+
+_LENGTHS = tuple(f.name for f in fields(LatticeResult) if f.name.endswith("_nm"))
 
 
 def lattice_of(patch: NDArray[np.floating], pixel_nm: float) -> LatticeResult:
@@ -102,7 +115,7 @@ def lattice_of(patch: NDArray[np.floating], pixel_nm: float) -> LatticeResult:
         return LatticeResult(reason=TOO_SMALL)
     if np.ptp(patch) == 0:
         return LatticeResult(reason=NO_CONTRAST)
-    spectrum = spectrum2d.spectrum_of(patch, pixel_nm, (1 / LONGEST_NM, 1 / SHORTEST_NM))
+    spectrum = spectrum2d.spectrum_of(patch, pixel_nm, (1 / LONGEST_D_NM, 1 / SHORTEST_D_NM))
     peaks, level = significant_peaks(spectrum)
     share = _crystallinity(spectrum, level, peaks)
     reported = tuple(_reported(peaks))
@@ -114,12 +127,15 @@ def lattice_of(patch: NDArray[np.floating], pixel_nm: float) -> LatticeResult:
     if basis is None:
         return LatticeResult(peaks=reported, crystallinity=share, reason=SEVERAL_GRAINS)
     fast, slow = _along_scan(basis)
+    drift_free, drift_free_sigma = basis.drift_free_nm or (None, None)
     return LatticeResult(
         peaks=reported,
         d_spacing_nm=basis.spacings_nm[0],
         d_spacing_sigma_nm=basis.sigmas_nm[0],
         d_fast_nm=fast,
         d_slow_nm=slow,
+        drift_free_nm=drift_free,
+        drift_free_sigma_nm=drift_free_sigma,
         crystallinity=share,
     )
 
@@ -127,12 +143,12 @@ def lattice_of(patch: NDArray[np.floating], pixel_nm: float) -> LatticeResult:
 def _basis(spectrum: Spectrum, level: Level, peaks: Peaks) -> Basis | None:
     """Return the basis that holds most of the peaks' power, or None."""
     tolerance = max(_OFF_NODE_CELLS * spectrum.cell, _OFF_NODE)
-    basis = basis_of(peaks.g, peaks.sigma, tolerance=tolerance, longest_nm=LONGEST_NM)
+    basis = basis_of(peaks.g, peaks.sigma, tolerance=tolerance, longest_nm=LONGEST_D_NM)
     if basis is None or peaks.ratio[basis.indexed].sum() < _INDEXED * peaks.ratio.sum():
         return None
     for finer in _superlattices(spectrum, level, basis, float(np.hypot(*peaks.g.T).max())):
         again = fitted(finer, peaks.g, peaks.sigma, tolerance)
-        if again is not None and again.spacings_nm[0] <= LONGEST_NM:
+        if again is not None and again.spacings_nm[0] <= LONGEST_D_NM:
             return again
     return basis
 
@@ -142,7 +158,7 @@ def _superlattices(spectrum: Spectrum, level: Level, basis: Basis, highest: floa
 
     The mean ratio of k nodes is F(2k, 2m) distributed; three sublattices share the false-alarm probability.
     """
-    band = (1 / LONGEST_NM, min(highest, float(spectrum.q[spectrum.searched].max())))
+    band = (1 / LONGEST_D_NM, min(highest, float(spectrum.q[spectrum.searched].max())))
     found = []
     for vectors, shift in halves(basis.vectors):
         g = nodes(basis.vectors, shift, band)

@@ -129,16 +129,21 @@ def power_at(spectrum: Spectrum, g: Floats) -> Floats:
 
 
 def _refined(spectrum: Spectrum, start: Floats) -> tuple[Floats, Floats]:
-    """Climb from cells (K, 2) to the maxima of the continuous periodogram; return these and their power."""
+    """Climb from cells (K, 2) to the maxima of the continuous periodogram; return these and their power.
+
+    Newton's steps are those of the logarithm: a window's lobe is a product of its two axes, whose logarithm is concave
+    all over. The power itself has a saddle between four cells, and a step from there would lead nowhere.
+    """
     offset = np.zeros_like(start)
     wave = -2j * np.pi
     for _ in range(_NEWTON_STEPS):
         m = _moments(spectrum, start + offset * spectrum.cell)
         first = np.stack([wave * m[0, 1], wave * m[1, 0]])  # by x, by y, per cell
         second = wave**2 * np.array([[m[0, 2], m[1, 1]], [m[1, 1], m[2, 0]]])
-        slope = 2 * (m[0, 0].conj() * first).real
-        curve = 2 * (first[:, None].conj() * first[None] + m[0, 0].conj() * second).real
-        curve = np.moveaxis(curve, -1, 0)
+        power = abs(m[0, 0]) ** 2
+        slope = 2 * (m[0, 0].conj() * first).real / power
+        curve = 2 * (first[:, None].conj() * first[None] + m[0, 0].conj() * second).real / power
+        curve = np.moveaxis(curve - slope[:, None] * slope[None], -1, 0)
         peaked = (np.linalg.det(curve) > 0) & (curve[:, 0, 0] < 0)
         curve[~peaked] = -np.eye(2)
         step = np.where(peaked[:, None], -np.linalg.solve(curve, slope.T[..., None])[..., 0], 0)

@@ -1,0 +1,73 @@
+"""The regions of every label map of a scan: their descriptors, on a pixel that a known one of them may calibrate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livestem.domain.parameters import Parameters
+from livestem.domain.regions import Calibration, Region
+from livestem.runtime.features import Collected
+from livestem.runtime.quantification import Quantifier
+from livestem.stages.calibration import calibrate, candidates
+from livestem.stages.descriptors import RegionComposition, describe
+from livestem.stages.region_haadf import HaadfChips
+from livestem.stages.spacing import LatticeResult
+
+if TYPE_CHECKING:
+    from livestem.runtime.finals import Key, LabelMap
+
+
+def describe_maps(
+    maps: Mapping[Key, LabelMap], data: Collected, parameters: Parameters, quantifier: Quantifier | None
+) -> tuple[dict[Key, tuple[Region, ...]], Calibration | None]:
+    """Return the regions of every map, and the calibration of their lengths if one was asked for."""
+    calibration = None
+    if parameters.calibrate_region is not None and parameters.d_nm is not None:
+        calibration = _calibration(parameters.calibrate_region, parameters.d_nm, maps, data)
+    return {key: _regions(found, data, quantifier, calibration) for key, found in maps.items()}, calibration
+
+
+def region_names(found: LabelMap) -> tuple[str, ...]:
+    """Return the names of a map's labels, in their order: the classes, or ``R0``, ``R1``, ..."""
+    return found.classes or tuple(f"R{i}" for i in range(int(found.labels.max(initial=-1)) + 1))
+
+
+def _calibration(region: str, d_nm: float, maps: Mapping[Key, LabelMap], data: Collected) -> Calibration:
+    names = {key: region_names(found) for key, found in maps.items()}
+    known = candidates(region, names)
+    if not known or data.haadf is None:
+        there = sorted({name for some in names.values() for name in some})
+        reason = "the scan has no HAADF" if data.haadf is None else f"no label map has it; there are {', '.join(there)}"
+        return Calibration(region=region, d_nm=d_nm, reason=reason)
+    haadf = HaadfChips.of(data.haadf, data.haadf_exposure, data.grid)
+
+    def measured() -> Iterator[tuple[Key, LatticeResult]]:
+        for key, label in known:
+            yield key, haadf.lattice_in(maps[key].labels == label)
+
+    return calibrate(region, d_nm, haadf.pixel_nm, measured())
+
+
+def _regions(
+    label_map: LabelMap, data: Collected, quantifier: Quantifier | None, calibration: Calibration | None
+) -> tuple[Region, ...]:
+    spectra = data.spectra
+
+    def composition(member: NDArray[np.bool_]) -> RegionComposition:
+        assert quantifier is not None and spectra is not None
+        return quantifier.region(spectra[member].sum(axis=0, dtype=np.int64))
+
+    return describe(
+        label_map.labels,
+        grid=data.grid,
+        names=label_map.classes or None,
+        haadf_mean_image=data.haadf,
+        haadf_exposure=data.haadf_exposure,
+        chip_counts=data.chip_counts,
+        composition=composition if quantifier is not None else None,
+        calibration=calibration,
+    )
