@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livestem.domain.regions import Region
+from livestem.domain.regions import LONGEST_D_NM, SHORTEST_D_NM, Region
 from livestem.runtime.drawing import draw_bar, grey_levels, new_figure, one_line
 from livestem.runtime.map_colours import Legend
 from livestem.runtime.report.composition import region_name
@@ -25,7 +25,7 @@ from livestem.runtime.report.numbers import measured
 from livestem.runtime.report.scan import Scan, map_title
 from livestem.stages.lattice_basis import basis_of, fitted, halves
 from livestem.stages.region_haadf import HaadfChips, largest_square
-from livestem.stages.spacing import LONGEST_NM, MAX_PIXEL_NM, MIN_SIDE_NM, SHORTEST_NM
+from livestem.stages.spacing import MAX_PIXEL_NM, MIN_SIDE_NM
 from livestem.stages.spectrum2d import spectrum_of
 
 _MOST_REGIONS = 5  # of a map, the largest with a square: five beside each other are 3.5 cm each in print
@@ -112,7 +112,7 @@ def _draw_patch(axis: Any, square: Square, pixel_nm: float, colour: tuple[float,
 
 
 def _draw_spectrum(axis: Any, square: Square, pixel_nm: float, reach: float) -> None:
-    spectrum = spectrum_of(square.patch, pixel_nm, (1 / LONGEST_NM, 1 / SHORTEST_NM))
+    spectrum = spectrum_of(square.patch, pixel_nm, (1 / LONGEST_D_NM, 1 / SHORTEST_D_NM))
     inside = np.abs(spectrum.frequency) <= reach
     power = np.log10(spectrum.power + np.finfo(float).tiny)[np.ix_(inside, inside)]
     low, high = np.percentile(power, _RANGE)
@@ -161,7 +161,7 @@ def indexed_peaks(region: Region, cell: float) -> list[bool]:
     angle, d = np.radians([p.angle_deg for p in peaks]), np.array([p.d_nm for p in peaks])
     g = np.stack([np.cos(angle), np.sin(angle)], axis=1) / d[:, None]
     sigma, tolerance = np.array([p.sigma_nm for p in peaks]) / d**2, max(_OFF_NODE, _OFF_NODE_CELLS * cell)
-    basis = basis_of(g, sigma, tolerance=tolerance, longest_nm=LONGEST_NM)
+    basis = basis_of(g, sigma, tolerance=tolerance, longest_nm=LONGEST_D_NM)
     if basis is None:
         return [False] * len(peaks)
     finer = (fitted(vectors, g, sigma, tolerance) for vectors, _ in halves(basis.vectors))

@@ -233,8 +233,12 @@ def _region_cell(scan: Scan, name: str, region: Region, legend: Legend) -> Cell:
 
 def _compared(a: Region, b: Region) -> dict[str, tuple[float, float | None]]:
     """Return the percent differences of the elements that both regions really have."""
-    held = (a.atomic_percent or {}, b.atomic_percent or {})
-    return {e: v for e, v in difference(a, b).items() if all((h[e] or 0.0) >= _LEAST_COMPARED for h in held)}
+    held, found = (a.atomic_percent or {}, b.atomic_percent or {}), difference(a, b)
+    return {
+        e: (percent, found.sigma[e])
+        for e, percent in found.percent.items()
+        if percent is not None and all((h[e] or 0.0) >= _LEAST_COMPARED for h in held)
+    }
 
 
 def _percent(region: Region, element: str) -> str:
