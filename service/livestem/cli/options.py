@@ -55,6 +55,12 @@ CalibrateRegion = Annotated[
     str | None, typer.Option("--calibrate-region", help="A class or cluster whose lattice is known; with --d-nm.")
 ]
 DNm = Annotated[float | None, typer.Option("--d-nm", help="Its longest spacing, nm: 0.3905 for SrTiO3.")]
+ThicknessNm = Annotated[
+    float | None, typer.Option("--thickness-nm", help="Of the specimen, nm: corrects compositions for its absorption.")
+]
+Density = Annotated[
+    float | None, typer.Option("--density-g-cm3", help="Of the specimen, for that correction; else estimated.")
+]
 DwellUs = Annotated[float | None, typer.Option("--dwell-us", help="Dwell time, µs, where the file does not know it.")]
 PixelNm = Annotated[float | None, typer.Option("--pixel-nm", help="Pixel size, nm, where the file does not know it.")]
 EnergyAxis = Annotated[
@@ -127,6 +133,8 @@ _PROCESSING: dict[str, object] = {
     "louvain_backend": LouvainBackend,
     "calibrate_region": CalibrateRegion,
     "d_nm": DNm,
+    "thickness_nm": ThicknessNm,
+    "density_g_cm3": Density,
 }
 _RECORDING: dict[str, object] = {
     "haadf": Haadf,
@@ -197,6 +205,8 @@ def processing(
     louvain_backend: str | None,
     calibrate_region: str | None,
     d_nm: float | None,
+    thickness_nm: float | None,
+    density_g_cm3: float | None,
 ) -> Processing:
     """Return what flags and configuration ask for, flags first.
 
@@ -224,6 +234,8 @@ def processing(
         lines=names(lines),
         k_factors=table,
         strays=names(strays),
+        thickness_nm=thickness_nm,
+        density_g_cm3=density_g_cm3,
         support=None if support is None else load_support(support),
         **_grey(grey, grey_range, survey),
         ensembles=_ensembles(ensembles),

@@ -36,6 +36,7 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     chip_px, chip_nm : one choice
     k_factors : line -> weight k-factor, normalised to one line
     strays : elements fitted but not part of the specimen's 100 %
+    thickness_nm, density_g_cm3 : of the specimen: the first corrects for its absorption
     grey, grey_range : one choice: what becomes 0 and 255 for a network; see `Parameters`
     ensembles : method -> how modalities are joined (`WAYS`)
     louvain_weights, louvain_threshold, louvain_backend : as in `Preset`
@@ -50,6 +51,8 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     lines: tuple[str, ...] | None = None
     k_factors: dict[str, float] | None = None
     strays: tuple[str, ...] | None = None
+    thickness_nm: float | None = None
+    density_g_cm3: float | None = None
     support: SupportSet | None = None
     grey: Grey | None = None
     grey_range: tuple[float, float] | None = None
@@ -67,6 +70,9 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         for number, name in ((self.chip_px, "chip_px"), (self.chip_nm, "chip_nm"), (self.clusters, "clusters")):
             if number is not None and not 0 < number <= _MOST:
                 raise ValueError(f"{name} must be positive and at most {_MOST:g}, got {number:g}")
+        for size, name, most in ((self.thickness_nm, "thickness_nm", 1e4), (self.density_g_cm3, "density_g_cm3", 30.0)):
+            if size is not None and not 0 < size <= most:  # no beam crosses 10 µm, and nothing is denser than osmium
+                raise ValueError(f"{name} must be positive and at most {most:g}, got {size:g}")
         check_k_factors(self.k_factors or {})
         _check_grey(self.grey, self.grey_range)
         for method, way in (self.ensembles or {}).items():
@@ -192,6 +198,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     strays : fitted, and kept apart from the specimen
     lines : named X-ray lines asked for; () = chosen per element
     k_factors : given by the user or the recording, weight, relative; {} = the built-in table
+    absorption : whether the specimen's own absorption is corrected: it is where `thickness_nm` is given
+    density_g_cm3 : of the specimen; None = exspy's estimate from the composition
     grey, grey_range : what becomes 0 and 255 for a network: exact percentiles, the range the recording gave, one fixed
         by the user or that of a survey image; with ``clahe`` one of these (no range: percentiles), then equalised
     calibrate_region, d_nm : a region of the result and the longest lattice spacing it is known to have, nm
@@ -210,7 +218,9 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     k_factors: dict[str, float] = {}
     support: SupportSet | None = None
     register: Literal["none"] = "none"
-    absorption: Literal["uncorrected"] = "uncorrected"
+    absorption: Literal["uncorrected", "corrected"] = "uncorrected"
+    thickness_nm: float | None = None
+    density_g_cm3: float | None = None
     grey: Grey = "percentile"
     grey_range: tuple[float, float] | None = None
     calibrate_region: str | None = None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from livestem.domain.errors import UsageError
 from livestem.domain.parameters import Parameters
 from livestem.domain.scan import EnergyAxis, ScanPlan
+from livestem.stages.absorption import DEFAULT_TAKE_OFF_DEG, Foil
 from livestem.stages.composition import Composition, KFactors, builtin_k_factors, cliff_lorimer
 from livestem.stages.composition import read_k_factors as _read_k_factors
 from livestem.stages.descriptors import RegionComposition
@@ -38,6 +39,7 @@ class Quantifier:
     parameters: Parameters
     operator: LineOperator
     k_factors: KFactors
+    foil: Foil | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -57,7 +59,8 @@ class Quantifier:
     def composition(self, fitted: Fit) -> Composition:
         """Return atomic percent of every spectrum."""
         in_total = self.parameters.recipe.strays_in_total
-        return cliff_lorimer(fitted, self.k_factors, self.parameters.strays, strays_in_total=in_total)
+        strays = self.parameters.strays
+        return cliff_lorimer(fitted, self.k_factors, strays, strays_in_total=in_total, foil=self.foil)
 
     def region(self, spectrum: NDArray[Any]) -> RegionComposition:
         """Quantify a region's summed (C,) spectrum."""
@@ -156,7 +159,20 @@ def build_quantifier(
         axis, resolution = align(families, axis, total, resolution, beam)
         warnings += _shift_warning(plan.eds.energy, axis)
     operator = build_operator(families, axis, total.astype(np.float64), resolution, beam)
-    return Quantifier(parameters, operator, k_factors, tuple(warnings))
+    foil = foil_of(plan, parameters)
+    if foil is not None and foil.take_off_deg != plan.eds.take_off_angle_deg:
+        warnings.append(f"no take-off angle is recorded; absorption is corrected for {foil.take_off_deg:g} degrees")
+    return Quantifier(parameters, operator, k_factors, foil, tuple(warnings))
+
+
+def foil_of(plan: ScanPlan, parameters: Parameters) -> Foil | None:
+    """Return what absorption is corrected for; None where no thickness is given."""
+    assert plan.eds is not None
+    if parameters.thickness_nm is None:
+        return None
+    stated = plan.eds.take_off_angle_deg
+    take_off = stated if stated is not None and 0 < stated < 90 else DEFAULT_TAKE_OFF_DEG
+    return Foil(parameters.thickness_nm, take_off, parameters.density_g_cm3)
 
 
 def _shift_warning(stated: EnergyAxis, found: EnergyAxis) -> list[str]:

@@ -62,6 +62,9 @@ def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -
         strays=asked.strays or (),
         lines=lines,
         k_factors=asked.k_factors or (plan.eds.k_factors if plan.eds else {}),
+        absorption="uncorrected" if asked.thickness_nm is None else "corrected",
+        thickness_nm=asked.thickness_nm,
+        density_g_cm3=asked.density_g_cm3,
         support=asked.support,
         grey=grey,
         grey_range=grey_range,
@@ -70,6 +73,8 @@ def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -
     )
     if asked.support is not None:
         _check_support(asked.support, grid)
+    if asked.density_g_cm3 is not None and asked.thickness_nm is None:
+        raise UsageError("a density corrects nothing without a thickness; give --thickness-nm too")
     if asked.clusters is not None and asked.clusters > grid.chips:
         raise UsageError(f"{asked.clusters} clusters of {grid.chips} chips; use --clusters {grid.chips} or fewer")
     if plan.eds is not None and origin != "automatic":

@@ -147,6 +147,8 @@ def _parameters(finals: Finals) -> dict[str, Any]:
             "energy_resolution_mnka_ev": operator.resolution_mnka_ev,
             "energy_axis": operator.axis,
         }
+        if quantifier.foil is not None:
+            derived["take_off_angle_deg"] = quantifier.foil.take_off_deg
     parameters: dict[str, Any] = msgspec.to_builtins(finals.parameters)
     return parameters | derived
 

@@ -9,8 +9,9 @@ only; errors of k and of absorption are systematic and are not in them.
 Whose 100 %: the specimen's elements; strays (support film, ion-beam gallium, scattered copper) stand beside,
 as a share of all atoms seen. With `strays_in_total` the 100 % are all of them, as in the published method.
 
-Absorption in the specimen is not corrected here: O Ka in a perovskite is transmitted to 0.86 at 50 nm, so
-oxygen reads low by that much. Results say ``absorption: uncorrected``.
+Absorption in the specimen is corrected where the foil is given (`livestem.stages.absorption`): then k I is multiplied
+and its covariance propagated by the correction's derivative. Otherwise results say ``absorption: uncorrected``: O Ka
+in a perovskite is transmitted to 0.86 at 50 nm, so oxygen reads low by that much.
 
 References
 ----------
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livestem.domain.errors import UsageError
+from livestem.stages.absorption import Foil, correct_absorption
 from livestem.stages.kfactors import KFactors, atomic_weight, builtin_k_factors, read_k_factors
 from livestem.stages.quantify import Fit
 from livestem.stages.spectrum_model import Floats
@@ -47,7 +49,7 @@ class Composition:
     valid : (N,) bool; False where too few counts carry a composition
     determined : (E,) bool; False where only lines that hide under others show the element
     reasons : E texts, empty where determined
-    absorption : how specimen absorption was treated
+    absorption : ``corrected`` for the foil's absorption, or ``uncorrected``
     """
 
     elements: tuple[str, ...]
@@ -62,7 +64,12 @@ class Composition:
 
 
 def cliff_lorimer(
-    fit: Fit, k_factors: KFactors, strays: Iterable[str] = (), *, strays_in_total: bool = False
+    fit: Fit,
+    k_factors: KFactors,
+    strays: Iterable[str] = (),
+    *,
+    strays_in_total: bool = False,
+    foil: Foil | None = None,
 ) -> Composition:
     """Turn fitted intensities into atomic percent.
 
@@ -76,6 +83,8 @@ def cliff_lorimer(
         Elements of the fit that are not part of the specimen; others are ignored.
     strays_in_total : bool
         Count strays among the 100 %.
+    foil : Foil, optional
+        Correct for its absorption; None leaves it uncorrected.
 
     Returns
     -------
@@ -86,7 +95,7 @@ def cliff_lorimer(
     Raises
     ------
     UsageError
-        If a k-factor is missing, or every element is a stray.
+        If a k-factor is missing, every element is a stray, or the absorption cannot be corrected.
     """
     columns = [i for i, family in enumerate(fit.families) if not family.nuisance]
     elements = [fit.families[i].element for i in columns]
@@ -95,15 +104,21 @@ def cliff_lorimer(
         raise UsageError("every element is a stray; a composition needs at least one element of the specimen")
     determined = fit.determined[columns]
     per_count = np.array(
-        [
-            k_factors.of(fit.families[i].line) / atomic_weight(fit.families[i].element) if known else 0.0
-            for i, known in zip(columns, determined, strict=True)
-        ]
+        [k_factors.of(fit.families[i].line) if known else 0.0 for i, known in zip(columns, determined, strict=True)]
     )
-    atoms = fit.intensities[:, columns] * per_count
-    covariance = fit.covariance[np.ix_(range(len(atoms)), columns, columns)] * np.outer(per_count, per_count)
     everything = np.ones(len(columns))
-    share, share_sigma, valid = _shares(atoms, covariance, everything if strays_in_total else ~stray * 1.0)
+    members = everything if strays_in_total else ~stray * 1.0
+    mass = fit.intensities[:, columns] * per_count
+    derivative = np.diag(per_count)
+    if foil is not None:
+        energies = tuple(fit.families[i].energy_kev for i in columns)
+        mass, slope = correct_absorption(foil, tuple(elements), energies, mass, members)
+        derivative = slope * per_count
+    weights = np.array([atomic_weight(element) for element in elements])
+    atoms, derivative = mass / weights, derivative / weights[:, None]
+    counted = fit.covariance[np.ix_(range(len(atoms)), columns, columns)]
+    covariance = derivative @ counted @ np.swapaxes(derivative, -1, -2)
+    share, share_sigma, valid = _shares(atoms, covariance, members)
     outside, outside_sigma, any_atoms = _shares(atoms, covariance, everything, group=stray * 1.0)
     specimen = np.flatnonzero(~stray)
     return Composition(
@@ -115,6 +130,7 @@ def cliff_lorimer(
         valid=valid,
         determined=determined[specimen],
         reasons=tuple(fit.reasons[columns[i]] for i in specimen),
+        absorption="uncorrected" if foil is None else "corrected",
     )
 
 

@@ -37,7 +37,7 @@ from __future__ import annotations
 import csv
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -204,7 +204,7 @@ def read_k_factors(path: Path) -> KFactors:
 
 def detector_efficiency(energy_kev: float) -> float:
     """Share of photons that the windowless silicon detector counts, 0 to 1."""
-    mass = _absorption("Si", (energy_kev,))[0]
+    mass = mass_absorption("Si", (energy_kev,))[0]
     return math.exp(-mass * _SILICON * _DEAD_CM) * -math.expm1(-mass * _SILICON * _THICK_CM)
 
 
@@ -217,7 +217,7 @@ def edge_kev(element: str, shell: str) -> float:
     known = xray_lines(element)
     start = next(known[m][0] for m in _SUBSHELL_LINES[shell] if m in known)
     grid = start * np.exp(np.arange(0.0, math.log(1.3), 1e-3))
-    rise = np.diff(np.log(_absorption(element, tuple(grid))))
+    rise = np.diff(np.log(mass_absorption(element, grid.tolist())))
     steps = np.flatnonzero(rise > 0.5 * rise.max()) if rise.max() > 0 else np.array([0])
     return float(grid[steps[0] + 1])  # the first: L3 lies below L2, M5 below M4
 
@@ -275,7 +275,19 @@ def _fluorescence(shell: str, z: int) -> float:
     return odds / (1 + odds)
 
 
-def _absorption(element: str, energies_kev: tuple[float, ...]) -> list[float]:
+def mass_absorption(element: str, energies_kev: Sequence[float]) -> list[float]:
+    """Return the mass absorption coefficients of an element at energies in keV, cm2/g (Chantler's, as exspy has them).
+
+    Raises
+    ------
+    UsageError
+        If they are not tabulated: hydrogen, helium, and what lies beyond uranium.
+    """
     from exspy.material import mass_absorption_coefficient  # loads HyperSpy: only when asked for
 
-    return [float(v) for v in np.ravel(mass_absorption_coefficient(element, list(energies_kev)))]  # cm2/g
+    try:
+        return [float(v) for v in np.ravel(mass_absorption_coefficient(element, list(energies_kev)))]
+    except AttributeError as error:  # exspy looks the element up as an attribute of its table
+        raise UsageError(
+            f"no absorption is tabulated for {element}; give a k-factor file, or leave it out of the elements"
+        ) from error

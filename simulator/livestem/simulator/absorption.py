@@ -23,13 +23,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from livestem.stages.kfactors import atomic_weight
+from livestem.stages.absorption import transmitted
+from livestem.stages.kfactors import atomic_weight, mass_absorption
+
+__all__ = ["THINNEST_NM", "absorption_per_nm", "mass_density", "thickness_nodes", "transmitted"]
 
 Floats = NDArray[np.float64]
 _GRAMS_PER_CM3 = 1.66053907e-3  # of one u per nm^3
 _CM_PER_NM = 1e-7
 _SOFTEST_KEV = 0.05  # exspy's tables begin below; no detector sees photons as soft
-_THIN = 1e-6  # below this x the share is 1 within rounding, and the formula would divide zero by zero
 THINNEST_NM = 0.1  # a foil of 0.1 nm absorbs less than 1 % of any line, even C K in Os; one of none has no spectrum
 
 
@@ -55,19 +57,11 @@ def absorption_per_nm(density: Mapping[str, float], energy_kev: ArrayLike, take_
     (N,) float64
         1/nm.
     """
-    from exspy.material import mass_absorption_coefficient  # loads HyperSpy: only when asked for
-
     energy = np.maximum(np.asarray(energy_kev, np.float64), _SOFTEST_KEV)
     per_cm = np.zeros(energy.shape)
     for element, grams in density.items():
-        per_cm += grams * np.asarray(mass_absorption_coefficient(element, energy))  # cm2/g
+        per_cm += grams * np.array(mass_absorption(element, energy.ravel().tolist())).reshape(energy.shape)  # cm2/g
     return per_cm * _CM_PER_NM / math.sin(math.radians(take_off_deg))
-
-
-def transmitted(x: ArrayLike) -> Floats:
-    """Return the share (1 - exp(-x)) / x of the photons that leave a foil, 1 for none absorbed."""
-    thick = np.maximum(np.asarray(x, np.float64), _THIN)
-    return np.asarray(-np.expm1(-thick) / thick)
 
 
 def thickness_nodes(thickness_nm: Sequence[float], strongest_per_nm: float, error: float) -> Floats:
