@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from livestem.domain.errors import UsageError
 from livestem.domain.scan import EnergyAxis
 from livestem.stages.absorption import Foil, correct_absorption, transmitted
-from livestem.stages.composition import KFactors, cliff_lorimer
-from livestem.stages.kfactors import atomic_weight, mass_absorption
+from livestem.stages.composition import cliff_lorimer
+from livestem.stages.kfactors import KFactors, atomic_weight, mass_absorption
 from livestem.stages.lines import choose_lines, named_lines
 from livestem.stages.quantify import Fit
 

@@ -21,8 +21,8 @@ from livestem.simulator.eds import Emission, emission, zero_peak
 from livestem.simulator.photons import EmissionMap, alias, brightness_of
 from livestem.simulator.specimen import Specimen
 from livestem.simulator.specimen_file import load_specimen, packaged_specimens
-from livestem.stages.composition import builtin_k_factors, cliff_lorimer
-from livestem.stages.kfactors import atomic_weight
+from livestem.stages.composition import cliff_lorimer
+from livestem.stages.kfactors import atomic_weight, builtin_k_factors
 from livestem.stages.lines import choose_lines, xray_lines
 from livestem.stages.quantify import build_operator, fit
 from livestem.stages.spectrum_model import energies_kev

@@ -33,7 +33,9 @@ Elements = Annotated[
     str | None, typer.Option("--elements", help="Of the specimen, such as La,Fe,O; else found in the data.")
 ]
 Lines = Annotated[str | None, typer.Option("--lines", help="X-ray lines to quantify with, such as La_La,Fe_Ka.")]
-KFactors = Annotated[Path | None, typer.Option("--k-factors", help="CSV `line,k`, weight k-factors.")]
+KFactors = Annotated[
+    Path | None, typer.Option("--k-factors", help="CSV `line,k` that states its convention, or a Velox export.")
+]
 Strays = Annotated[str | None, typer.Option("--strays", help="Elements that are not of the specimen, such as Cu,C.")]
 GreyMode = Annotated[
     str | None,
@@ -59,7 +61,7 @@ ThicknessNm = Annotated[
     float | None, typer.Option("--thickness-nm", help="Of the specimen, nm: corrects compositions for its absorption.")
 ]
 Density = Annotated[
-    float | None, typer.Option("--density-g-cm3", help="Of the specimen, for that correction; else estimated.")
+    float | None, typer.Option("--density", help="Of the specimen, for that correction; else estimated.")
 ]
 DwellUs = Annotated[float | None, typer.Option("--dwell-us", help="Dwell time, µs, where the file does not know it.")]
 PixelNm = Annotated[float | None, typer.Option("--pixel-nm", help="Pixel size, nm, where the file does not know it.")]

@@ -15,10 +15,11 @@ from livestem.domain.errors import UsageError
 from livestem.domain.parameters import Parameters
 from livestem.domain.scan import EnergyAxis, ScanPlan
 from livestem.stages.absorption import DEFAULT_TAKE_OFF_DEG, Foil
-from livestem.stages.composition import Composition, KFactors, builtin_k_factors, cliff_lorimer
-from livestem.stages.composition import read_k_factors as _read_k_factors
+from livestem.stages.composition import Composition, cliff_lorimer
 from livestem.stages.descriptors import RegionComposition
 from livestem.stages.elements import Identified, identify_elements
+from livestem.stages.kfactors import KFactors, builtin_k_factors
+from livestem.stages.ktable import read_k_factors as _read_k_factors
 from livestem.stages.lines import LineFamily, choose_lines, named_lines
 from livestem.stages.quantify import Fit, LineOperator, build_operator, fit
 from livestem.stages.spectrum_model import align
@@ -88,7 +89,7 @@ class Quantifier:
 
 
 def read_k_factors(path: Path) -> dict[str, float]:
-    """Read a k-factor file: line -> weight k-factor. See `livestem.stages.kfactors.read_k_factors`."""
+    """Read a k-factor file: line -> weight k-factor. See `livestem.stages.ktable.read_k_factors`."""
     return dict(_read_k_factors(path).values)
 
 

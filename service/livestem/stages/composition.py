@@ -28,11 +28,9 @@ from numpy.typing import NDArray
 
 from livestem.domain.errors import UsageError
 from livestem.stages.absorption import Foil, correct_absorption
-from livestem.stages.kfactors import KFactors, atomic_weight, builtin_k_factors, read_k_factors
+from livestem.stages.kfactors import KFactors, atomic_weight
 from livestem.stages.quantify import Fit
 from livestem.stages.spectrum_model import Floats
-
-__all__ = ["Composition", "KFactors", "builtin_k_factors", "cliff_lorimer", "read_k_factors"]
 
 
 @dataclass(frozen=True)
