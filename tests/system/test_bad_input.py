@@ -41,7 +41,8 @@ def bad(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "unknown-nested.toml": '[processing]\nelement = ["Fe"]\n',
         "bad-value.toml": "publish_interval_s = -1.0\n",
         "no.toml": "publish_interval_s = \n",
-        "k.csv": "line,k\nSi_Ka,1.0\n",
+        "k.csv": "# convention: weight line\nline,k\nSi_Ka,1.0\n",
+        "k-silent.csv": "line,k\nSi_Ka,1.0\n",
         "k-words.csv": "line,k\nSi_Ka,much\n",
     }
     for name, text in texts.items():
@@ -87,6 +88,8 @@ EARLY = {  # seen before the file is opened
     "config-value": (["--config", "bad-value.toml"], ["publish_interval_s"]),
     "config-toml": (["--config", "no.toml"], ["no.toml", "line 1"]),
     "k-words": (["--k-factors", "k-words.csv"], ["k-words.csv"]),
+    "k-silent": (["--k-factors", "k-silent.csv"], ["k-silent.csv", "# convention: weight line"]),
+    "thickness": (["--thickness-nm", "-50"], ["thickness_nm", "positive"]),
     "chip-zero": (["--chip-px", "0"], ["chip", "positive"]),
     "chip-twice": (["--chip-px", "4", "--chip-nm", "4"], ["--chip-px", "--chip-nm"]),
     "clusters-zero": (["--clusters", "0"], ["clusters"]),
@@ -102,6 +105,7 @@ REFUSED = {  # seen when the scan is planned, by the service too
     "support-outside": (["--support", "outside.toml"], ["[99, 99]", "8 x 8"]),
     "support-both": (["--support", "both.toml"], ["[0, 0]"]),
     "k-lacks": (["--k-factors", "k.csv", "--elements", "Si,Fe"], ["Fe_Ka"]),
+    "density": (["--density", "6"], ["--thickness-nm"]),
     "clusters": (["--clusters", "1000000"], ["clusters", "64"]),
     "weights": (["--preset", "as_published"], ["livestem weights fetch"]),
 }
