@@ -274,3 +274,14 @@ def test_labels_are_numbered_by_first_appearance(chips, seed, rule):
 def test_options_that_do_not_exist_are_refused(arguments, line):
     with pytest.raises(StageError, match=line):
         communities(symmetric([0.9, 0.9, 0.1]), **arguments)
+
+
+def test_more_starts_are_never_worse_and_the_first_of_them_is_one_alone():
+    rng = np.random.default_rng(5)
+    features = rng.normal(size=(120, 4))
+    similarity = similarity_matrix(features)
+    found = [communities(similarity, "median", "binary", seed).modularity for seed in range(42, 52)]
+    best = communities(similarity, "median", "binary", 42, starts=10)
+    assert best.modularity == max(found) > min(found)
+    again = communities(similarity, "median", "binary", 42 + found.index(max(found)))
+    assert np.array_equal(best.labels, again.labels)

@@ -159,10 +159,28 @@ def test_warnings_are_told(result, tmp_path):
 
 def test_registration_is_shown_where_the_result_has_it(page, result, tmp_path):
     assert "Registration of frames" not in page.text
-    found = {"way": "integer", "shifts": [[0, 0], [1, -2], [3, -1], [None, None]], "rms_px": 0.31}
+    found = {
+        "frames": 4, "determined": 3, "drift_nm": [0.5, -0.25], "shifts_nm": [[0, 0], [1.0, -2.0], None, [0.5, 0.25]],
+        "frame_determined": [True, True, False, True], "something_new": 1,
+    }  # fmt: skip
     told = reported([edited(result, tmp_path / "w", registration=found)], tmp_path / "r.html")
     rows = {row[0]: row[1] for row in told.rows if len(row) == 2}
-    assert rows["shifts"] == "4 of (y, x); y from 0 to 3, x from -2 to 0" and rows["rms px"] == "0.31"
+    assert rows["frames"] == "4" and rows["shift determined in"] == "3 frames"
+    assert rows["drift over the scan (y, x)"] == "+0.500, −0.250 nm"
+    assert rows["largest shift (y, x)"] == "+1.000, −2.000 nm"
+    assert (tmp_path / "r-figures" / "drift.png").is_file()
+    why = reported([edited(result, tmp_path / "x", registration={"reason": "one frame <only>"})], tmp_path / "r.html")
+    assert "(one frame <only>)" in why.text and "Registration of frames" not in why.text
+
+
+def test_lengths_are_calibrated_where_the_results_are(result, tmp_path):
+    found = {"region": "iron", "d_nm": 0.39, "factor": 1.25, "factor_sigma": 0.01}
+    page = reported([edited(result, tmp_path / "c", calibration=found)], tmp_path / "r.html")
+    assert "calibrated on iron, 0.39 nm: factor 1.250 ± 0.010" in page.text
+    assert read_scan(tmp_path / "c").pixel_nm == pytest.approx(1.25 * read_scan(result).pixel_nm)
+    found = {"region": "iron", "d_nm": 0.39, "factor": None, "reason": "amorphous"}
+    page = reported([edited(result, tmp_path / "n", calibration=found)], tmp_path / "r.html")
+    assert "not calibrated on iron, 0.39 nm: amorphous" in page.text
 
 
 # --- what a result may be
@@ -192,6 +210,8 @@ def test_one_modality_alone(tmp_path, has):
     page = reported([tmp_path / "out"], tmp_path / "r.html")
     assert ("no EDS" in page.text) == (has == "haadf")
     assert any(row[0] == "Fe, at.%" for row in page.rows if row) == (has == "lines")
+    widths = [a["style"] for tag, a in page.tags if tag == "img"]
+    assert set(widths) == {"width:180.3mm"}  # the methods stand beside each other
 
 
 def test_no_support_set(tmp_path):
@@ -210,6 +230,19 @@ def test_what_was_not_scanned_is_no_data(tmp_path):
     drawn = overlay(scan, scan.panels[0], legend.palette(0))
     assert (drawn[8:16, :, 3] == 0).all() and (drawn[:8, :, 3] == 1).all()
     assert "bands of rows are missing" in reported([tmp_path / "out"], tmp_path / "r.html").text
+
+
+def test_the_stored_exposure_says_what_was_scanned(result, tmp_path):
+    other = edited(result, tmp_path / "e")
+    seen = np.ones((24, 24), np.uint32)
+    seen[3, 5] = 0
+    with h5py.File(other / "result.hspy", "r+") as file:
+        experiments = file["Experiments"]
+        if "HAADF exposure" in experiments:
+            del experiments["HAADF exposure"]
+        experiments.create_group("HAADF exposure")["data"] = seen
+    image = read_scan(other).image
+    assert image is not None and np.argwhere(np.isnan(image)).tolist() == [[3, 5]]
 
 
 def test_a_black_pixel_that_was_scanned_is_data(tmp_path):

@@ -13,6 +13,7 @@ import typer
 from livestem.cli import weights as weights_command
 from livestem.cli.batch import batch
 from livestem.cli.demo import demo
+from livestem.cli.export import export
 from livestem.cli.listen import listen
 from livestem.cli.replay import replay
 from livestem.cli.report import report
@@ -31,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, serve, simulate, replay, batch, watch, listen, request, score, report):
+for command in (demo, serve, simulate, replay, batch, watch, listen, request, score, report, export):
     app.command()(command)
 app.add_typer(weights_command.app, name="weights")
 

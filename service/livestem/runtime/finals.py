@@ -204,6 +204,7 @@ def _louvain(
         parameters.seed,
         recipe.louvain_backend,
         valid=valid,
+        starts=recipe.louvain_starts,
     )
     facts: dict[str, Any] = {
         "communities": found.count,

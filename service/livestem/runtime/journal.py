@@ -138,9 +138,12 @@ class JournalRecording:
 
     def tiles(self, rows_per_tile: int | None = None) -> Iterator[Tile]:
         """Yield the tiles in frame order; their rectangles are those of the journal."""
+        return map(as_tile, self.messages())
+
+    def messages(self) -> Iterator[Message]:
+        """Yield the messages of the tiles, in frame order."""
         kinds = f"'{m.tag_of(m.HaadfRows)}', '{m.tag_of(m.EdsRows)}'"
-        for message in self._read(f"type IN ({kinds}) ORDER BY frame, n"):
-            yield as_tile(message)
+        return self._read(f"type IN ({kinds}) ORDER BY frame, n")
 
     @property
     def end(self) -> m.ScanEnd | None:

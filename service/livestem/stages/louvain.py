@@ -147,6 +147,7 @@ def communities(
     seed: int = 42,
     backend: Backend = "igraph",
     valid: Mask | None = None,
+    starts: int = 1,
 ) -> Communities:
     """Find communities of similar chips.
 
@@ -164,6 +165,9 @@ def communities(
         networkx + python-louvain is the slow reference.
     valid : (N,) bool, optional
         Chips with data.
+    starts : int
+        How many orders igraph tries, from seed on; the partition of highest modularity is kept, the first on a tie.
+        The reference tries one.
 
     Returns
     -------
@@ -195,14 +199,15 @@ def communities(
     if weights not in ("similarity", "binary"):
         raise StageError(f"unknown edge weights {weights!r}; use similarity or binary")
     cutoff, graph = _graph(matrix, rule, weights)
-    if not len(graph.pairs):
-        found = np.arange(graph.nodes)
-    elif backend == "igraph":
-        found = _with_igraph(graph, seed)
-    elif backend == "networkx":
-        found = _with_networkx(graph, seed)
-    else:
+    if backend not in ("igraph", "networkx"):
         raise StageError(f"unknown Louvain backend {backend!r}; use igraph or networkx")
+    found = np.arange(graph.nodes)
+    if len(graph.pairs):
+        if backend == "networkx":
+            tried = [_with_networkx(graph, seed)]
+        else:
+            tried = [_with_igraph(graph, seed + i) for i in range(starts)]
+        found = max(tried, key=lambda labels: _modularity(graph, labels))
     return Communities(
         labels=number_by_appearance(found, mask),
         modularity=_modularity(graph, found),

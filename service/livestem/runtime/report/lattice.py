@@ -66,10 +66,11 @@ def draw_lattices(scan: Scan, legend: Legend) -> dict[str, Any]:
 
 
 def _squares(scan: Scan, name: str, chips: HaadfChips) -> list[Square]:
+    assert scan.pixel_nm is not None
     labels, found = scan.saved.maps[name], []
     for region in scan.regions(name):
         row, col, side = largest_square((labels == region.label) & chips.whole)
-        if side * chips.px * chips.pixel_nm >= MIN_SIDE_NM * (1 - 1e-9):
+        if side * chips.px * scan.pixel_nm >= MIN_SIDE_NM * (1 - 1e-9):
             y, x, n = row * chips.px, col * chips.px, side * chips.px
             found.append(Square(region, chips.image[y : y + n, x : x + n]))
     return found[:_MOST_REGIONS]

@@ -5,6 +5,7 @@ A colour is one place everywhere (``map_colours``); the image shows through it. 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ _TITLE_IN = 0.18  # height of a map's title
 _SHADE = 0.3  # of black or white that the image mixes into a colour: enough to see it, too little for another colour
 _DEPTH = 1.5  # standard deviations of the image's texture that mix in all of it
 _LINE_IN = 0.155  # height of a line of the legend; its last lines count what finds no room, and name no data
+_BELOW_LINES = 6  # of the legend, at most, where it stands below its figure
 _PIXELS = 16  # of a chip where there is no image under it
 
 
@@ -38,29 +40,41 @@ def draw_maps(scan: Scan, legend: Legend) -> dict[str, Any]:
 
 
 def _draw(scan: Scan, legend: Legend, modalities: list[str]) -> Any:
-    """Return the figure of the maps of these modalities, with the image and the legend on the left."""
-    most = _COLUMNS - 1
-    chunks = [modalities[i : i + most] for i in range(0, len(modalities), most)]
-    lines = [(method, chunk) for chunk in chunks for method in scan.methods if scan.methods[method].keys() & {*chunk}]
-    below_image = int(scan.image is not None)
-    rows = max(len(lines), 1 + below_image)
+    """Return the figure of the maps of these modalities: the image at the top left, the legend where it leaves room."""
+    lines = _lines(scan, modalities)
+    columns = 1 + max(map(len, lines))
+    below = len(lines) == 1 and scan.image is not None  # one row only: the legend has no room beside it
     side = PAGE_IN / _COLUMNS
     height, width = scan.saved.grid.shape if scan.image is None else scan.image.shape
     tall = min(max(height / width, 0.4), 2.5) * side + _TITLE_IN
-    figure = new_figure((1 + max(map(len, chunks))) * side, rows * tall + 0.1)
+    legend_lines = min(_BELOW_LINES, 1 + math.ceil((len(legend.colours) + 2) / columns))
+    heights = [tall] * len(lines) + [legend_lines * _LINE_IN] * below
+    figure = new_figure(columns * side, sum(heights) + 0.1)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    grid = figure.add_gridspec(rows, 1 + max(map(len, chunks)))
+    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
     if scan.image is not None:
         _draw_image(figure.add_subplot(grid[0, 0]), scan)
-    _draw_legend(figure.add_subplot(grid[below_image:, 0]), scan, legend, (rows - below_image) * tall)
-    for r, (method, chunk) in enumerate(lines):
-        for k, modality in enumerate(chunk):
+    first = int(scan.image is not None)
+    place = grid[first, :] if below else grid[first:, 0]
+    _draw_legend(figure.add_subplot(place), scan, legend, sum(heights[first:]), columns if below else 1)
+    for r, cells in enumerate(lines):
+        for k, (method, modality) in enumerate(cells):
             index = scan.methods[method].get(modality)
             if index is not None:
                 axis = figure.add_subplot(grid[r, 1 + k])
                 _draw_map(axis, scan, scan.panels[index], legend.palette(index))
                 _entitle(axis, scan.panels[index], method, modality)
     return figure
+
+
+def _lines(scan: Scan, modalities: list[str]) -> list[list[tuple[str, str]]]:
+    """Return which maps stand beside each other: the modalities of a method, or all methods of one modality."""
+    if len(modalities) == 1:
+        cells = [(method, modalities[0]) for method, found in scan.methods.items() if modalities[0] in found]
+        return [cells[i : i + _COLUMNS - 1] for i in range(0, len(cells), _COLUMNS - 1)]
+    chunks = [modalities[i : i + _COLUMNS - 1] for i in range(0, len(modalities), _COLUMNS - 1)]
+    lines = [[(method, m) for m in chunk] for chunk in chunks for method in scan.methods]
+    return [cells for cells in lines if any(modality in scan.methods[method] for method, modality in cells)]
 
 
 def _entitle(axis: Any, panel: MapPanel, method: str, modality: str) -> None:
@@ -124,12 +138,12 @@ def _bare(axis: Any, shape: tuple[int, ...], *, partial: bool) -> None:
         axis.add_patch(no_data_patch(shape))
 
 
-def _draw_legend(axis: Any, scan: Scan, legend: Legend, height_in: float) -> None:
+def _draw_legend(axis: Any, scan: Scan, legend: Legend, height_in: float, columns: int) -> None:
     """Draw what the colours mean, classes first, the others by size; what finds no room is counted."""
     from matplotlib.patches import Patch
 
     axis.set_axis_off()
-    entries, more = legend_entries(legend, int(height_in / _LINE_IN) - 3)
+    entries, more = legend_entries(legend, columns * (int(height_in / _LINE_IN) - 1) - 2)
     handles: list[Any] = [_swatch(Patch, colour, text) for colour, text in entries]
     if more:
         handles.append(_swatch(Patch, OTHERS, f"{more} smaller regions"))
@@ -147,6 +161,7 @@ def _draw_legend(axis: Any, scan: Scan, legend: Legend, height_in: float) -> Non
         title="Colours",
         title_fontproperties={"size": _TITLE_PT, "weight": "bold"},
         alignment="left",
+        ncols=columns,
     )
 
 

@@ -21,11 +21,12 @@ body { font: 10.5pt/1.42 "Source Serif 4", "Libertinus Serif", "Times New Roman"
   color: #111; background: #fff; max-width: 182mm; margin: 10mm auto; padding: 0 4mm; }
 h1 { font-size: 19pt; line-height: 1.2; margin: 0 0 2mm; }
 h2 { font-size: 14pt; margin: 11mm 0 2mm; border-bottom: 0.8pt solid #111; padding-bottom: 1mm; }
-h3 { font-size: 11.5pt; margin: 6mm 0 1.5mm; }
+h3 { font-size: 11.5pt; margin: 5mm 0 1mm; }
+h2, h3 { break-after: avoid; }
 p { margin: 0 0 2.5mm; }
 .lead { color: #444; }
-figure { margin: 4mm 0 6mm; break-inside: avoid; }
-figure img { width: 100%; height: auto; display: block; }
+figure { margin: 2mm 0 5mm; break-inside: avoid; }
+figure img { max-width: 100%; height: auto; display: block; }
 figcaption, .note { font-size: 9pt; line-height: 1.35; color: #222; margin-top: 1.5mm; }
 table { border-collapse: collapse;
   font: 8.4pt/1.35 "Source Sans 3", "Helvetica Neue", Arial, "Liberation Sans", sans-serif;
@@ -59,10 +60,11 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the page: its PNG, what its caption says, and the file it is written to beside the page."""
+    """A figure of the page: its PNG, its width in print, what its caption says, the file beside the page."""
 
     name: str
     png: bytes
+    width_mm: float
     caption: str
 
 
@@ -72,7 +74,7 @@ Block = Table | Picture | str
 
 @dataclass(frozen=True)
 class Section:
-    """A headed part of the page with what a person should be warned of."""
+    """A part of the page, under a heading if it has one, with what a person should be warned of."""
 
     heading: str
     blocks: tuple[Block, ...]
@@ -84,7 +86,8 @@ def page(title: str, lead: str, sections: list[Section], footer: str) -> str:
     numbers = _Numbers()
     body = [f"<h1>{escape(title)}</h1>", f'<p class="lead">{escape(lead)}</p>']
     for i, section in enumerate(sections):
-        body.append(f"<h2{' class=first' if not i else ''}>{escape(section.heading)}</h2>")
+        if section.heading:
+            body.append(f"<h2{' class=first' if not i else ''}>{escape(section.heading)}</h2>")
         body += [_warned(section.warnings)] if section.warnings else []
         body += [_block(block, numbers) for block in section.blocks]
     body.append(f"<footer>{escape(footer)}</footer>")
@@ -122,7 +125,8 @@ def _block(block: Block, numbers: _Numbers) -> str:
     data = base64.b64encode(block.png).decode()
     caption = f"<b>Figure {numbers.figure()}.</b> {escape(block.caption)}"
     alt = escape(block.caption.partition(".")[0], quote=True)
-    return f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+    image = f'<img alt="{alt}" style="width:{block.width_mm:.1f}mm" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
 def _table(table: Table, numbers: _Numbers) -> str:

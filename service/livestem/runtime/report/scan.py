@@ -4,8 +4,9 @@ Rules
 -----
 * A fact that this version does not know is left alone, one that is absent is not shown: results of one format may
   have more or fewer keys.
-* A HAADF pixel that was never visited is no data. Where the result does not store the visits, it is one of value
+* A HAADF pixel that was never visited is no data. Where the result does not store the exposure, it is one of value
   0 in a row of which tiles are missing.
+* Lengths are calibrated where the result's are: the pixel is multiplied by the calibration's factor.
 """
 
 from __future__ import annotations
@@ -53,6 +54,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     maps: dict[str, dict[str, Any]] = {}
     agreement: dict[str, dict[str, float | None]] = {}
     registration: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
+
+    @property
+    def length_factor(self) -> float:
+        """True over recorded length; 1 where lengths were not calibrated."""
+        factor = (self.calibration or {}).get("factor")
+        return float(factor) if isinstance(factor, int | float) and 0 < factor < np.inf else 1.0
+
     timings_s: dict[str, float] = {}
     warnings: tuple[str, ...] = ()
 
@@ -67,7 +76,7 @@ class Scan:
     saved : label maps and regions
     facts : the rest of ``result.json``
     image : (H, W) float64, HAADF per visit, NaN where there are no data; None without HAADF
-    pixel_nm : of the image, nm
+    pixel_nm : of the image, nm, calibrated
     """
 
     folder: Path
@@ -170,13 +179,17 @@ def _image(path: Path, facts: Facts, least_rows: int) -> tuple[NDArray[np.float6
 
     try:
         with h5py.File(path) as file:
-            signal = file["Experiments/HAADF"]
+            signal, visited = file["Experiments/HAADF"], file.get("Experiments/HAADF exposure")
             image = np.asarray(signal["data"], np.float64)
-            pixel_nm = float(signal["axis-1"].attrs["scale"])
+            pixel_nm = float(signal["axis-1"].attrs["scale"]) * facts.length_factor
+            exposure = None if visited is None else np.asarray(visited["data"])
     except (OSError, KeyError, ValueError) as e:
         raise UsageError(f"the HAADF of {path} cannot be read ({e}); make the result again with livestem batch") from e
     if image.ndim != 2 or len(image) < least_rows or not 0 < pixel_nm < np.inf:
         raise UsageError(f"the HAADF of {path} does not fit the grid; make the result again with livestem batch")
+    if exposure is not None and exposure.shape == image.shape:
+        image[exposure == 0] = np.nan
+        return image, pixel_nm
     rows = np.zeros(len(image), bool)
     for tile in facts.missing_tiles:
         if tile.modality == "haadf":

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-
 from livestem.domain.regions import Region
 from livestem.runtime.drawing import length_text
 from livestem.runtime.map_colours import Colour, Legend
@@ -61,9 +59,12 @@ def facts(scan: Scan) -> Table:
         "Data received": covered or "not stated",
         "Method": f"preset {said.get('preset', 'not stated')}, HAADF embedding {found.encoder or 'not stated'}",
         "Elements": _listed(said.get("elements")) + _strays(said.get("strays")),
-        "Frames": f"registration: {said.get('register', 'none')}; absorption: {said.get('absorption', 'uncorrected')}",
+        "Frames": f"registration: {said.get('register', 'none')}{_reason(found.registration)}",
+        "Absorption": str(said.get("absorption", "uncorrected")),
         "Digest": found.digest,
     }
+    if found.calibration:
+        rows["Lengths"] = _calibration(found.calibration)
     return Table(caption="", head=(), rows=tuple(rows.items()))
 
 
@@ -155,15 +156,6 @@ def parameters(scan: Scan) -> list[Table]:
         for caption, part in parts.items()
         if part
     ]
-
-
-def registration(scan: Scan) -> Table | None:
-    """Return what registration found, if the result says it; series of shifts are summed up."""
-    found = scan.facts.registration
-    if not found:
-        return None
-    rows = tuple((key.replace("_", " "), _summed_up(value)) for key, value in found.items())
-    return Table(caption="Registration of frames", head=("", ""), rows=rows)
 
 
 def comparison(scans: list[Scan]) -> Table:
@@ -264,6 +256,18 @@ def _pair_title(pair: str) -> str:
     return " / ".join(modality_title(part) for part in pair.split("-"))
 
 
+def _reason(found: dict[str, Any] | None) -> str:
+    return f" ({found['reason']})" if found and found.get("reason") else ""
+
+
+def _calibration(found: dict[str, Any]) -> str:
+    """Return how lengths were calibrated, or why not."""
+    on = f"on {found.get('region')}, {_value(found.get('d_nm'))} nm"
+    if found.get("factor") is None:
+        return f"not calibrated {on}: {found.get('reason')}"
+    return f"calibrated {on}: factor {measured(found['factor'], found.get('factor_sigma'))}, common to all"
+
+
 def _listed(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) and value else "none named"
 
@@ -278,14 +282,3 @@ def _value(value: Any) -> str:
         return f"{value:.6g}"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}… (result.json has it all)"
-
-
-def _summed_up(value: Any) -> str:
-    """Return a value as text; of a series of shifts its number, its ends and its extent."""
-    if not (isinstance(value, list) and len(value) > 2 and all(isinstance(v, list) and len(v) == 2 for v in value)):
-        return _value(value)
-    known = np.array([v for v in value if None not in v], np.float64)
-    if not len(known):
-        return f"{len(value)}, none known"
-    low, high = known.min(axis=0), known.max(axis=0)
-    return f"{len(value)} of (y, x); y from {low[0]:g} to {high[0]:g}, x from {low[1]:g} to {high[1]:g}"

@@ -18,6 +18,7 @@ from livestem.runtime.drawing import png
 from livestem.runtime.map_colours import Legend, match_scans
 from livestem.runtime.report import tables
 from livestem.runtime.report.composition import draw_composition
+from livestem.runtime.report.drift import registration
 from livestem.runtime.report.lattice import draw_lattices
 from livestem.runtime.report.maps import draw_maps
 from livestem.runtime.report.page import GENERATOR, Block, Picture, Section, page
@@ -25,6 +26,7 @@ from livestem.runtime.report.scan import Scan, map_title, read_scan
 from livestem.runtime.report.tables import Table
 
 _DPI = 220  # dots per inch of a figure as wide as a printed page: what journals ask of halftones is 200 to 300
+_MM = 25.4  # in an inch
 _MAPS = (
     "Label maps over the HAADF. A row for each method, a column for each modality; the number of regions in brackets. "
     "One colour is one class or region in all maps: a cluster has the colour of the class or region that it looks most "
@@ -37,6 +39,9 @@ _BARS = (
 _SQUARES = (
     "Lattices: {}. Above, the largest square of whole chips in each region; below, its power spectrum (logarithmic, "
     "one scale). Circles: significant lattice peaks, broken where the basis does not index them; numbers: spacings, nm."
+)
+_DRIFT = (
+    "Registration: how far each frame was moved onto those before it. Hollow: frames whose own shift could not be told."
 )
 
 
@@ -97,13 +102,13 @@ def _beside_each_other(scans: list[Scan], legends: list[Legend]) -> Section:
 
 def _section(scan: Scan, legend: Legend, number: int) -> Section:
     prefix = f"{number}-" if number else ""
-    heading = f"{number}. {scan.title}" if number else "The scan"
+    heading = f"{number}. {scan.title}" if number else ""  # the page's title says it
     return Section(heading, tuple(_blocks(scan, legend, prefix)), scan.facts.warnings)
 
 
 def _blocks(scan: Scan, legend: Legend, prefix: str) -> Iterator[Block]:
     def picture(name: str, figure: Any, caption: str) -> Picture:
-        return Picture(f"{prefix}{name}.png", png(figure, _DPI), caption)
+        return Picture(f"{prefix}{name}.png", png(figure, _DPI), _MM * float(figure.get_figwidth()), caption)
 
     yield tables.facts(scan)
     yield "Label maps"
@@ -121,8 +126,13 @@ def _blocks(scan: Scan, legend: Legend, prefix: str) -> Iterator[Block]:
         yield "Lattices"
     for name, figure in lattices.items():
         yield picture(f"lattice-{name.partition('.')[0]}", figure, _SQUARES.format(map_title(name)))
+    moved, drift = registration(scan)
+    if moved is not None:
+        yield "Registration"
+    if drift is not None:
+        yield picture("drift", drift, _DRIFT)
+    yield from _present([moved])
     yield "Parameters, digests, times"
-    yield from _present([tables.registration(scan)])
     yield from tables.parameters(scan)
 
 
