@@ -126,8 +126,8 @@ def rows_of(scan: Scan, encoder: Encoder | None, done: Set[Done] = frozenset()) 
         return
     last = scan.checkpoints[-1][0]  # also where it is done already: the rest is to be of the same scan
     simulation = Simulation(specimen, scan.seed, last, shape=scan.shape, eds_counts_per_pixel=photons)
-    grid, _ = resolve(simulation.plan, Processing())
-    accumulator = Accumulator(simulation.plan, grid)
+    grid, parameters = resolve(simulation.plan, Processing())
+    accumulator = Accumulator(simulation.plan, grid, parameters.register)
     for frames, presets in left.items():
         if not presets:
             continue

@@ -179,7 +179,10 @@ def test_registered_frames_are_judged_by_the_first_summed_ones_by_the_sum(folder
     result = json.loads((folder / "result.json").read_text())
     summed = score(read_result(folder), both)
     assert not summed.registered and summed.maps == score(read_result(folder), truth(drifted)).maps
-    result["parameters"]["register"] = "first"
+    result["registration"] = {"frames": 3, "determined": 0}
+    (folder / "result.json").write_text(json.dumps(result))
+    assert not read_result(folder).registered, "frames that showed no shift lie as they came"
+    result["registration"]["determined"] = 2
     (folder / "result.json").write_text(json.dumps(result))
     registered = score(read_result(folder), both)
     assert registered.registered and registered.maps == score(read_result(folder), truth()).maps

@@ -94,9 +94,16 @@ def plain() -> dict[str, Example]:
             m.Live(
                 last_seq=9, **of_scan, revision=2**33, watermark=m.Watermark(epoch=EPOCH, seq=5), coverage=coverage,
                 frame=1, frames=2, counts=99, chips_done=2, chips=6, method="fewshot", modality="haadf+lines",
-                classes=("gamma", "mu"),
+                classes=("gamma", "mu"), drift_nm=(0.5, -0.25),
             ),
             (labels, scores), "res", "raw",
+        ),
+        "registration": (
+            m.Registration(**of_scan, pixel_nm=(0.05, 0.05), drift_nm=(0.06, -0.02), determined=1),
+            (
+                np.array([[0.0, 0.0], [1.25, -0.5]], "<f4"), np.array([[0, 0], [1, 0]], "<i4"), np.array([1, 1], "|u1"),
+            ),
+            "res", "raw",
         ),
         "segmentation": (
             m.Segmentation(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from livestem.cli.heard import Heard
+from livestem.cli.listen import drift_in_words
 from livestem.wire import messages as m
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ def report(console: Any, simulation: Simulation, heard: Heard, folder: Path, pic
     from livestem.runtime.results import read_grid
 
     grid = read_grid(folder / "result.json")
-    truth, _ = simulation.truth.class_of_chips(grid)
+    moved = heard.registration
+    truth, _ = simulation.truth.class_of_chips(grid, registered=moved is not None and moved.determined > 0)
+    if moved is not None:
+        console.print(f"{moved.determined + 1} frames registered; drift {drift_in_words(moved.drift_nm)}")
     console.print(_scores(heard, truth, simulation.truth.names))
     console.print(_agreements(heard))
     console.print(_regions(heard))

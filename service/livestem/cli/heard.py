@@ -20,6 +20,7 @@ class Heard:
         self.maps: dict[tuple[str, str], Message] = {}
         self.agreement: dict[str, dict[str, float | None]] = {}
         self.regions: dict[tuple[str, str], Any] = {}
+        self.registration: m.Registration | None = None
         self.done: m.ScanDone | None = None
         self.finals_s = 0.0
 
@@ -32,6 +33,8 @@ class Heard:
             self.live += 1
             if header.method is not None:
                 self.last_live = message
+        elif isinstance(header, m.Registration):
+            self.registration = header
         elif isinstance(header, m.Segmentation):
             self.maps[header.method, header.modality] = message
         elif isinstance(header, m.Agreement):

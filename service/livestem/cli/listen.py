@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,6 +73,8 @@ def in_words(message: Message) -> str | None:
     header = message.header
     if isinstance(header, m.Live):
         return _live(header)
+    if isinstance(header, m.Registration):
+        return f"{header.scan_id}  {header.determined + 1} frames registered, drift {drift_in_words(header.drift_nm)}"
     if isinstance(header, m.Segmentation):
         labels = message.arrays[0]
         regions = int(labels.max(initial=-1)) + 1
@@ -94,10 +97,17 @@ def _live(live: Any) -> str:
     )
     counts = "" if live.counts is None else f", {live.counts} counts"
     scored = f", few-shot on {live.modality}" if live.method else ""
+    drift = "" if live.drift_nm is None else f", drift {drift_in_words(live.drift_nm)}"
     return (
         f"{live.scan_id}  live {live.revision}: frame {live.frame + 1}{frames}, {covered}{counts}, "
-        f"{live.chips_done}/{live.chips} chips{scored}"
+        f"{live.chips_done}/{live.chips} chips{drift}{scored}"
     )
+
+
+def drift_in_words(drift_nm: tuple[float, float]) -> str:
+    """Return a shift (y, x) as a person reads it: how far, and by how much down and right."""
+    y, x = drift_nm
+    return f"{math.hypot(y, x):.2f} nm ({y:+.2f} down, {x:+.2f} right)"
 
 
 def _region(region: Any) -> str:

@@ -63,6 +63,10 @@ ThicknessNm = Annotated[
 Density = Annotated[
     float | None, typer.Option("--density", help="Of the specimen, for that correction; else estimated.")
 ]
+Register = Annotated[
+    str | None,
+    typer.Option("--register", help="frames: undo drift by the HAADF (default); none: sum them as they come."),
+]
 DwellUs = Annotated[float | None, typer.Option("--dwell-us", help="Dwell time, µs, where the file does not know it.")]
 PixelNm = Annotated[float | None, typer.Option("--pixel-nm", help="Pixel size, nm, where the file does not know it.")]
 EnergyAxis = Annotated[
@@ -137,6 +141,7 @@ _PROCESSING: dict[str, object] = {
     "d_nm": DNm,
     "thickness_nm": ThicknessNm,
     "density_g_cm3": Density,
+    "register": Register,
 }
 _RECORDING: dict[str, object] = {
     "haadf": Haadf,
@@ -209,6 +214,7 @@ def processing(
     d_nm: float | None,
     thickness_nm: float | None,
     density_g_cm3: float | None,
+    register: str | None,
 ) -> Processing:
     """Return what flags and configuration ask for, flags first.
 
@@ -246,6 +252,7 @@ def processing(
         louvain_backend=louvain_backend,
         calibrate_region=calibrate_region,
         d_nm=d_nm,
+        register=register,
     )
     return flags.over(load_settings(config).processing)
 

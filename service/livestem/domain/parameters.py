@@ -26,6 +26,7 @@ LouvainBackend = Literal["igraph", "networkx"]
 
 WAYS: dict[str, tuple[EnsembleWay, ...]] = {"ward": ("joint", "vector"), "louvain": ("joint", "mean")}
 """How each method can join modalities: labels are voted on, affinities averaged, features put side by side."""
+Register = Literal["frames", "none"]
 
 
 class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -62,6 +63,7 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     louvain_backend: LouvainBackend | None = None
     calibrate_region: str | None = None
     d_nm: float | None = None
+    register: Register | None = None
 
     def __post_init__(self) -> None:
         for symbol in (*(self.elements or ()), *(self.strays or ())):
@@ -204,6 +206,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     k_factors : given by the user or the recording, weight, relative; {} = the built-in table
     absorption : whether the specimen's own absorption is corrected: it is where `thickness_nm` is given
     density_g_cm3 : of the specimen; None = exspy's estimate from the composition
+    register : ``frames`` if each frame was laid on the mean of those before it; ``none`` also where nothing was to be
     grey, grey_range : what becomes 0 and 255 for a network: exact percentiles, the range the recording gave, one fixed
         by the user or that of a survey image; with ``clahe`` one of these (no range: percentiles), then equalised
     calibrate_region, d_nm : a region of the result and the longest lattice spacing it is known to have, nm
@@ -221,7 +224,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     lines: tuple[str, ...] = ()
     k_factors: dict[str, float] = {}
     support: SupportSet | None = None
-    register: Literal["none"] = "none"
+    register: Register = "none"
     absorption: Literal["uncorrected", "corrected"] = "uncorrected"
     thickness_nm: float | None = None
     density_g_cm3: float | None = None

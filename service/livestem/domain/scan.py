@@ -140,6 +140,18 @@ class ScanPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         stated = None if part is None else part.frames
         return stated or self.frames or seen
 
+    @property
+    def not_to_register(self) -> str | None:
+        """Why frames cannot be registered to each other, in words; None if they can."""
+        if self.haadf is None:
+            return "the scan has no HAADF"
+        if self.frames == 1:
+            return "the scan has one frame"
+        parts = [part for part in (self.haadf, self.eds) if part is not None]
+        if any(part.frames not in (None, self.frames) for part in parts):
+            return "HAADF and EDS do not come frame by frame together"
+        return None
+
     def sampling(self, modality: str) -> Sampling:
         """Return the sampling of ``haadf`` or ``eds``; KeyError if the scan lacks it."""
         part = self.haadf if modality == "haadf" else self.eds if modality == "eds" else None

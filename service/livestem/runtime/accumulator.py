@@ -1,15 +1,23 @@
-"""What a scan has collected so far, and the rule that makes collecting it idempotent.
+"""What a scan has collected so far: each frame's data in the sums, at the frame's shift.
 
-A piece of data is known by (modality, frame, rectangle). The same piece again is ignored; the same place with
-other content, or a rectangle that overlaps an earlier one in part, is rejected: detectors do not do that, so
-somebody is wrong. EDS counts and integer HAADF add up exactly in any order. Float HAADF does not, so its frames
-are kept and reduced in frame order.
+Rules
+-----
+- Data are counted in exactly once (`livestem.runtime.received`).
+- A frame's shift follows from the mean of the frames before it, so frames are registered in their order: a frame once
+  all its HAADF is here and every earlier frame has been registered. Until its shift is known its data wait; the first
+  frame is not moved and does not wait, and neither does anything where nothing is registered. Float HAADF waits for
+  its turn, because its sum depends on the order.
+- A live look sees what waits at the shift that drift leads to expect.
+- A frame with a hole holds up those after it for as long as the hole may be filled: until more than `MOST_WAITING`
+  bytes wait, or the scan is over. It is then registered as it is. Should its data come after that, they are counted in,
+  but the frames were not registered as they would have been: `late`, and finals are to be made anew, from the journal.
+
+So the sums at the end of a scan are the same in whatever order, tiles and form its data came.
 """
 
 from __future__ import annotations
 
 import hashlib
-import zlib
 from typing import Any
 
 import msgspec
@@ -18,140 +26,18 @@ from numpy.typing import NDArray
 
 from livestem.domain.errors import WireError
 from livestem.domain.geometry import Grid
+from livestem.domain.parameters import Register
 from livestem.domain.scan import ScanPlan
+from livestem.runtime.received import content_of
+from livestem.runtime.registration import Registrar, Registration
+from livestem.runtime.sums import EdsSum, HaadfSum, Piece, Strip, Sum, Whole, landing, pieces
 from livestem.wire import messages as m
 from livestem.wire.codec import Message
 
-
-class Occupancy:
-    """Which rectangles of which frames of one modality are here."""
-
-    def __init__(self, shape: tuple[int, int]) -> None:
-        self.shape = shape
-        self.pixels = 0  # of all frames
-        self._seen: dict[int, NDArray[np.bool_]] = {}
-        self._left: dict[int, int] = {}  # frame -> pixels that have not come
-        self._whole = np.ones(shape, dtype=bool)  # stands for every complete frame
-        self._content: dict[tuple[int, int, int, int, int], int] = {}
-
-    def claim(self, frame: int, y: int, x: int, h: int, w: int, content: int) -> bool:
-        """Take a rectangle for new data; False if just this content is here already.
-
-        Raises
-        ------
-        WireError
-            ``outside``, ``conflict`` (other content at the same place) or ``overlap``.
-        """
-        if y + h > self.shape[0] or x + w > self.shape[1]:
-            raise WireError("outside", f"{h} x {w} at y {y}, x {x} in a field of {self.shape}")
-        key = (frame, y, x, h, w)
-        known = self._content.get(key)
-        if known is not None:
-            if known != content:
-                raise WireError("conflict", f"frame {frame}, y {y}, x {x}: other content than before")
-            return False
-        seen = self._seen.get(frame)
-        if seen is None:
-            seen = self._seen[frame] = np.zeros(self.shape, dtype=bool)
-            self._left[frame] = seen.size
-        if seen[y : y + h, x : x + w].any():
-            raise WireError("overlap", f"frame {frame}, {h} x {w} at y {y}, x {x} is partly here already")
-        seen[y : y + h, x : x + w] = True
-        self._content[key] = content
-        self.pixels += h * w
-        self._left[frame] -= h * w
-        if not self._left[frame]:
-            self._seen[frame] = self._whole
-        return True
-
-    def missing(self, modality: str, frames: int) -> tuple[m.MissingTile, ...]:
-        """Return the bands of rows that never came whole, frame by frame."""
-        bands = []
-        for frame in range(frames):
-            seen = self._seen.get(frame)
-            absent = np.ones(self.shape[0], dtype=bool) if seen is None else ~seen.all(axis=1)
-            edges = np.flatnonzero(np.diff(np.concatenate(([False], absent, [False])).astype(np.int8)))
-            for top, bottom in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-                bands.append(m.MissingTile(modality=modality, frame=frame, y=top, h=bottom - top))
-        return tuple(bands)
-
-    def coverage(self, frames: int) -> float:
-        """Return the share of expected pixels that came, 0..1."""
-        expected = frames * self.shape[0] * self.shape[1]
-        return self.pixels / expected if expected else 0.0
-
-
-class HaadfSum:
-    """HAADF summed over frames, with exposure."""
-
-    def __init__(self, shape: tuple[int, int], dtype: str) -> None:
-        self.occupancy = Occupancy(shape)
-        self.exposure = np.zeros(shape, dtype=np.uint32)
-        self._dtype = np.dtype(dtype)
-        self._exact = self._dtype.kind in "ui"
-        self._sum = np.zeros(shape, dtype=np.int64 if self._exact else np.float64)
-        self._frames: dict[int, NDArray[Any]] = {}
-
-    def add(self, tile: m.OfScan, arrays: tuple[NDArray[Any], ...]) -> None:
-        """Add a tile that occupancy has granted."""
-        assert isinstance(tile, m.HaadfRows)
-        (values,) = arrays
-        where = (slice(tile.y, tile.y + values.shape[0]), slice(tile.x, tile.x + values.shape[1]))
-        self.exposure[where] += 1
-        self._sum[where] += values
-        if not self._exact:
-            kept = self._frames.setdefault(tile.frame, np.zeros(self.exposure.shape, dtype=self._dtype))
-            kept[where] = values
-
-    def total(self) -> NDArray[np.float64]:
-        """Return the sum over frames, float64, the same however the tiles came."""
-        if self._exact:
-            return self._sum.astype(np.float64)
-        total = np.zeros(self.exposure.shape)
-        for frame in sorted(self._frames):
-            total += self._frames[frame]
-        return total
-
-    def mean(self) -> NDArray[np.float64]:
-        """Return the mean per visit; 0 where there was none. Quick, for live use."""
-        return np.asarray(self._sum / np.maximum(self.exposure, 1), np.float64)
-
-
-class EdsSum:
-    """EDS counts by chip and channel, and by pixel, with exposure; one more row holds what is outside the grid."""
-
-    def __init__(self, shape: tuple[int, int], channels: int, chip_of_pixel: NDArray[np.int32], chips: int) -> None:
-        self.occupancy = Occupancy(shape)
-        self.exposure = np.zeros(shape, dtype=np.uint32)
-        self.spectra = np.zeros((chips + 1, channels), dtype=np.uint32)
-        self.pixel_counts = np.zeros(shape, dtype=np.uint32)
-        self.counts = 0
-        self._chip_of_pixel = chip_of_pixel
-
-    @property
-    def channels(self) -> int:
-        """Channels of the energy axis."""
-        return int(self.spectra.shape[1])
-
-    def add(self, tile: m.OfScan, arrays: tuple[NDArray[Any], ...]) -> None:
-        """Add a tile that occupancy has granted."""
-        assert isinstance(tile, m.EdsRows)
-        where = (slice(tile.y, tile.y + tile.h), slice(tile.x, tile.x + tile.w))
-        chips = self._chip_of_pixel[where]
-        self.exposure[where] += 1
-        if tile.content == "events":
-            counts, channels = arrays
-            flat = np.repeat(chips.ravel(), counts.ravel()).astype(np.int64) * self.channels + channels
-            np.add.at(self.spectra.reshape(-1), flat, np.uint32(1))
-            self.pixel_counts[where] += counts
-            self.counts += int(channels.size)
-            return
-        (values,) = arrays
-        pixels = values.reshape(-1, self.channels)
-        np.add.at(self.spectra, chips.ravel(), pixels.astype(np.uint32, copy=False))
-        per_pixel = values.sum(axis=2, dtype=np.uint32)
-        self.pixel_counts[where] += per_pixel
-        self.counts += int(per_pixel.sum(dtype=np.uint64))
+MOST_WAITING = 256 * 2**20  # bytes: a minute of frames at 5 counts per pixel, time enough for any repair
+_TRANSFORMS = 100  # bytes a pixel: two images, their transforms and what is made of them when a frame is registered
+_LARGEST_REGISTERED = 1024 * 1024  # pixels of a frame that take part in it
+_PLACED: Whole = (0, 0)
 
 
 class Accumulator:
@@ -161,14 +47,22 @@ class Accumulator:
     ----------
     plan : ScanPlan
     grid : Grid
+    register : {"frames", "none"}
+        Whether frames are registered.
+
+    Attributes
+    ----------
+    haadf, eds : the sums, of what does not wait
+    late : whether data came too late to take part in the registration of their frame
     """
 
-    def __init__(self, plan: ScanPlan, grid: Grid) -> None:
+    def __init__(self, plan: ScanPlan, grid: Grid, register: Register = "none") -> None:
         self.plan, self.grid = plan, grid
         self.frames_seen = 0
         self.frames_stated = 0  # by `scan_end`: of an open-ended scan the only word on how many there were
         self.haadf = None if plan.haadf is None else HaadfSum(plan.haadf.sampling.shape, plan.haadf.dtype)
         self.eds: EdsSum | None = None
+        self.late = False
         self._chips: dict[str, NDArray[np.int32]] = {}
         for modality, side in (("haadf", grid.haadf_px), ("eds", grid.eds_px)):
             if side is not None:
@@ -177,6 +71,11 @@ class Accumulator:
             channels = plan.eds.energy.channels
             self.eds = EdsSum(plan.eds.sampling.shape, channels, self._chips["eds"], grid.chips)
         self.dirty = np.zeros(grid.chips + 1, dtype=bool)
+        self._registrar = Registrar(grid) if register == "frames" and self.haadf is not None else None
+        self._in_order = self._registrar is not None or (self.haadf is not None and not self.haadf.exact)
+        self._open = 0  # the first frame whose HAADF may still come in order
+        self._waiting: dict[int, list[tuple[str, Piece, Whole]]] = {}  # by frame, with where live looks see it
+        self._waiting_bytes = 0
 
     def apply(self, message: Message) -> bool:
         """Count a tile in; False if it was here already.
@@ -187,7 +86,7 @@ class Accumulator:
             If it cannot be part of this scan; nothing is changed then.
         """
         tile, arrays = message.header, message.arrays
-        part: HaadfSum | EdsSum
+        part: Sum
         if isinstance(tile, m.HaadfRows):
             part, modality, (h, w) = self._haadf(arrays[0]), "haadf", arrays[0].shape
         elif isinstance(tile, m.EdsRows):
@@ -196,12 +95,54 @@ class Accumulator:
             raise TypeError(f"{tile!r} is no tile")
         if self.plan.frames is not None and tile.frame >= self.plan.frames:
             raise WireError("outside", f"frame {tile.frame} of {self.plan.frames} planned")
-        if not part.occupancy.claim(tile.frame, tile.y, tile.x, h, w, _content(tile, arrays)):
+        if not part.occupancy.claim(tile.frame, tile.y, tile.x, h, w, content_of(tile, arrays)):
             return False
-        part.add(tile, arrays)
+        for piece in pieces(tile, arrays):
+            part.receive(tile.frame, piece)
+            self._take(modality, tile.frame, piece)
         self.frames_seen = max(self.frames_seen, tile.frame + 1)
-        self.dirty[self._chips[modality][tile.y : tile.y + h, tile.x : tile.x + w]] = True
+        self._advance()
         return True
+
+    def finish(self) -> None:
+        """Say that nothing more comes: what waits is placed, frames with holes as they are."""
+        while self._in_order and self._open < self.frames_seen:
+            self._close()
+
+    @property
+    def registration(self) -> Registration | None:
+        """How the frames so far were registered; None if they are not."""
+        if self._registrar is None or self.haadf is None or self.plan.haadf is None:
+            return None
+        left = {k: part.left for k, part in self._parts().items()}
+        return Registration(tuple(self._registrar.shifts), self.plan.haadf.sampling.pixel_nm, left)
+
+    @property
+    def drift_nm(self) -> tuple[float, float] | None:
+        """Shift of the newest registered frame, (y, x), nm; None while there is none but the first."""
+        if self._registrar is None or self.plan.haadf is None or len(self._registrar.shifts) < 2:
+            return None
+        (y, x), pixel = self._registrar.shifts[-1].estimate_px, self.plan.haadf.sampling.pixel_nm
+        return y * pixel[0], x * pixel[1]
+
+    def sums(self) -> tuple[HaadfSum | None, EdsSum | None]:
+        """Return copies of the sums, with what waits where it is expected to belong."""
+        haadf, eds = self.haadf and self.haadf.copy(), self.eds and self.eds.copy()
+        for entries in self._waiting.values():
+            for _, piece, shift in entries:
+                part: Sum | None = haadf if isinstance(piece, Strip) else eds
+                assert part is not None
+                part.add(piece, shift)
+        return haadf, eds
+
+    def exposures(self) -> dict[str, NDArray[np.uint32]]:
+        """Return copies of the exposures by modality, as `sums` has them, without the cost of the sums."""
+        copies = {k: part.exposure.copy() for k, part in self._parts().items()}
+        for entries in self._waiting.values():
+            for modality, piece, shift in entries:
+                to, _ = landing(copies[modality].shape, piece, shift)
+                copies[modality][to] += 1
+        return copies
 
     @property
     def counts(self) -> int | None:
@@ -217,24 +158,77 @@ class Accumulator:
         return tuple(t for k, p in self._parts().items() for t in p.occupancy.missing(k, self._frames(k)))
 
     def input_digest(self) -> str:
-        """Return the SHA-256 of what was measured and where: equal however the data came."""
-        digest = hashlib.sha256()
+        """Return the SHA-256 of what was measured and where: equal however the data came, registered or not."""
         geometry = {k: self.plan.sampling(k) for k in self.plan.modalities}
         axis = None if self.plan.eds is None else self.plan.eds.energy
-        digest.update(msgspec.json.encode([geometry, axis, self.grid], order="sorted"))
-        arrays: list[NDArray[Any]] = []
-        if self.haadf is not None:
-            arrays += [self.haadf.total(), self.haadf.exposure]
-        if self.eds is not None:
-            arrays += [self.eds.spectra, self.eds.pixel_counts, self.eds.exposure]
-        for array in arrays:
-            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-            digest.update(f"{little.dtype.str}{little.shape}".encode())
-            digest.update(little.data)
-        return digest.hexdigest()
+        came = {k: (p.occupancy.pixels, p.occupancy.checksum) for k, p in self._parts().items()}
+        known = msgspec.json.encode([geometry, axis, self.grid, came, self.counts], order="sorted")
+        return hashlib.sha256(known).hexdigest()
 
-    def _parts(self) -> dict[str, HaadfSum | EdsSum]:
-        parts = {"haadf": self.haadf, "eds": self.eds}
+    def _take(self, modality: str, frame: int, piece: Piece) -> None:
+        """Add a piece to its sum, or let it wait for the shift or the turn of its frame."""
+        shift = _PLACED if self._registrar is None else self._registrar.expected(frame).of(modality)
+        if self._waits(modality, frame):
+            self._waiting.setdefault(frame, []).append((modality, piece, shift))
+            self._waiting_bytes += piece.nbytes
+        else:
+            self.late |= self._in_order and modality == "haadf" and frame < self._open
+            self._parts()[modality].add(piece, shift)
+        self._mark(modality, piece, shift)
+
+    def _waits(self, modality: str, frame: int) -> bool:
+        if not self._in_order or frame < self._open:
+            return False
+        return frame > 0 if self._registrar is not None else modality == "haadf" and frame > self._open
+
+    def _advance(self) -> None:
+        """Register what can be; if too much waits, also what still has holes."""
+        if not self._in_order or self.haadf is None:
+            return
+        while self.haadf.occupancy.complete(self._open):
+            self._close()
+        while self._waiting_bytes > MOST_WAITING and self._open < max(self._waiting):
+            self._close()
+
+    def _close(self) -> None:
+        """Register the open frame and place what waits for it."""
+        assert self.haadf is not None
+        frame, self._open = self._open, self._open + 1
+        if self._registrar is not None:
+            self._registrar.next(self._image(frame), self.haadf.occupancy.seen(frame), self.haadf)
+        self._release(frame)
+        if self._registrar is None:
+            self._release(self._open)  # float HAADF of the frame whose turn has come
+
+    def _release(self, frame: int) -> None:
+        for modality, piece, expected in self._waiting.pop(frame, []):
+            shift = _PLACED if self._registrar is None else self._registrar.expected(frame).of(modality)
+            self._waiting_bytes -= piece.nbytes
+            self._parts()[modality].add(piece, shift)
+            if shift != expected:
+                self._mark(modality, piece, expected)
+                self._mark(modality, piece, shift)
+
+    def _image(self, frame: int) -> NDArray[Any] | None:
+        """Return the HAADF of a waiting frame as far as it came; None if nothing did, or it is the first."""
+        assert self.haadf is not None
+        strips = [piece for _, piece, _ in self._waiting.get(frame, []) if isinstance(piece, Strip)]
+        if not strips:
+            return None
+        image = np.zeros(self.haadf.exposure.shape, dtype=self.haadf.dtype)
+        for strip in strips:
+            h, w = strip.shape
+            image[strip.y : strip.y + h, strip.x : strip.x + w] = strip.values
+        return image
+
+    def _mark(self, modality: str, piece: Piece, shift: Whole) -> None:
+        """Mark the chips that a piece changes."""
+        chips = self._chips[modality]
+        to, _ = landing(chips.shape, piece, shift)
+        self.dirty[chips[to]] = True
+
+    def _parts(self) -> dict[str, Sum]:
+        parts: dict[str, Sum | None] = {"haadf": self.haadf, "eds": self.eds}
         return {k: p for k, p in parts.items() if p is not None}
 
     def _frames(self, modality: str) -> int:
@@ -257,23 +251,16 @@ class Accumulator:
         return self.eds
 
 
-def memory_bytes(plan: ScanPlan, grid: Grid) -> int:
-    """Estimate what the accumulator of a planned scan will take, bytes."""
+def memory_bytes(plan: ScanPlan, grid: Grid, register: Register = "none") -> int:
+    """Estimate what the accumulator of a planned scan will take at most, bytes."""
     total = 0
     for modality in plan.modalities:
         rows, cols = plan.sampling(modality).shape
         total += rows * cols * 40  # sums, exposure, maps, occupancy of the frames under way
-    if plan.haadf is not None and np.dtype(plan.haadf.dtype).kind == "f":
+    if plan.haadf is not None and (register == "frames" or np.dtype(plan.haadf.dtype).kind == "f"):
         rows, cols = plan.haadf.sampling.shape
-        total += rows * cols * np.dtype(plan.haadf.dtype).itemsize * plan.frames_of("haadf", 1)
+        total += _TRANSFORMS * min(rows * cols, _LARGEST_REGISTERED)
+        total += MOST_WAITING + rows * cols * np.dtype(plan.haadf.dtype).itemsize
     if plan.eds is not None:
-        total += 4 * (grid.chips + 1) * plan.eds.energy.channels
+        total += 4 * (grid.chips + 2) * plan.eds.energy.channels
     return total
-
-
-def _content(tile: m.HaadfRows | m.EdsRows, arrays: tuple[NDArray[Any], ...]) -> int:
-    """Return a checksum of a tile's data, whatever codec they came in."""
-    crc = zlib.crc32(type(tile).__name__.encode())
-    for array in arrays:
-        crc = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data, crc)
-    return crc

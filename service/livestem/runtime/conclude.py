@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from livestem.domain import life
+from livestem.runtime.accumulator import Accumulator
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.features import Collected
 from livestem.runtime.finals import Finals, finalise
+from livestem.runtime.journal import JournalRecording
 from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.results import ScanResult
 from livestem.wire import messages as m
@@ -22,7 +24,7 @@ def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanRes
     What was measured decides its status: a scan is complete if its end came and nothing of its plan is missing,
     whatever the sender says of it; only that it was aborted is taken on its word.
     """
-    accumulator = scan.accumulator
+    accumulator = _settled(scan)
     missing = accumulator.missing()
     if status != "aborted":
         status = "incomplete" if missing or scan.end is None else "complete"
@@ -35,8 +37,27 @@ def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanRes
         missing=missing,
         counts=accumulator.counts,
         input_digest=accumulator.input_digest(),
+        registration=accumulator.registration,
         finals=finals,
     )
+
+
+def _settled(scan: OpenScan) -> Accumulator:
+    """Return what a scan has collected, every frame in its place.
+
+    If data came too late to take part in the registration of their frame, the scan is counted in once more from its
+    journal, frame by frame, so that the result does not depend on when its data came.
+    """
+    scan.accumulator.finish()
+    if scan.accumulator.late:
+        again = Accumulator(scan.plan, scan.grid, scan.parameters.register)
+        again.frames_stated = scan.accumulator.frames_stated
+        with JournalRecording(scan.journal.path) as journal:
+            for message in journal.messages():
+                again.apply(message)
+        again.finish()
+        scan.accumulator = again
+    return scan.accumulator
 
 
 def summary(result: ScanResult) -> str:
@@ -47,11 +68,14 @@ def summary(result: ScanResult) -> str:
 
 
 def publish_finals(result: ScanResult, publish: Callable[..., Any]) -> None:
-    """Publish a result: label maps, agreement, descriptors, and `scan_done` last."""
+    """Publish a result: shifts of frames, label maps, agreement, descriptors, and `scan_done` last."""
     finals: Finals = result.finals
     scan_id, grid = result.scan_id, finals.data.grid
     plan = finals.data.plan
     origin = plan.sampling(plan.modalities[0]).origin_nm
+    if result.registration is not None:
+        header, *arrays = result.registration.message(scan_id)
+        publish(header, *arrays)
     for (method, modality), found in finals.maps.items():
         segmentation = m.Segmentation(
             scan_id=scan_id,

@@ -69,23 +69,19 @@ class Collected:
 
     @classmethod
     def of(cls, accumulator: Accumulator, *, final: bool, exposure_only: bool = False) -> Collected:
-        """Copy from an accumulator; finals take float HAADF in frame order, mere progress needs no data."""
+        """Copy from an accumulator; for finals nothing more is waited for, mere progress needs no data."""
         values: dict[str, Any] = {}
-        haadf, eds = accumulator.haadf, accumulator.eds
+        if final:
+            accumulator.finish()
         if exposure_only:
-            for name, part in (("haadf_exposure", haadf), ("eds_exposure", eds)):
-                values[name] = None if part is None else part.exposure.copy()
+            values = {f"{modality}_exposure": part for modality, part in accumulator.exposures().items()}
             return cls(accumulator.plan, accumulator.grid, **values)
+        haadf, eds = accumulator.sums()
         if haadf is not None:
-            mean = haadf.total() / np.maximum(haadf.exposure, 1) if final else haadf.mean()
-            values |= {"haadf": mean, "haadf_exposure": haadf.exposure.copy()}
+            values |= {"haadf": haadf.mean(), "haadf_exposure": haadf.exposure}
         if eds is not None:
             total = eds.spectra.sum(axis=0, dtype=np.int64)
-            values |= {
-                "spectra": eds.spectra[:-1].copy(),
-                "total": total,
-                "eds_exposure": eds.exposure.copy(),
-            }
+            values |= {"spectra": eds.spectra[:-1], "total": total, "eds_exposure": eds.exposure}
         return cls(accumulator.plan, accumulator.grid, **values)
 
     @cached_property

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from livestem.domain.geometry import Sampling
+
 if TYPE_CHECKING:
     from livestem.runtime.finals import Finals
+    from livestem.runtime.registration import Registration
 
 Signal = dict[str, Any]
 
@@ -43,14 +46,16 @@ class _Axis(NamedTuple):
         }
 
 
-def write_hspy(path: Path, finals: Finals, session: str, scan_id: str) -> None:
+def write_hspy(
+    path: Path, finals: Finals, session: str, scan_id: str, registration: Registration | None = None
+) -> None:
     """Write every signal of a result into one file, one experiment each."""
     import h5py
     from rsciio.hspy import file_writer
 
     with tempfile.TemporaryDirectory() as scratch, h5py.File(path, "w") as out:
         out.attrs["file_format"] = "HyperSpy"
-        for i, signal in enumerate(_signals(finals, session, scan_id)):
+        for i, signal in enumerate(_signals(finals, session, scan_id, registration)):
             part = Path(scratch) / f"{i}.hspy"
             file_writer(str(part), signal, compression="gzip", show_progressbar=False)
             with h5py.File(part) as single:
@@ -60,13 +65,17 @@ def write_hspy(path: Path, finals: Finals, session: str, scan_id: str) -> None:
                     single.copy(f"Experiments/{title}", experiments)
 
 
-def _signals(finals: Finals, session: str, scan_id: str) -> Iterator[Signal]:
+def _signals(finals: Finals, session: str, scan_id: str, registration: Registration | None) -> Iterator[Signal]:
     data, plan = finals.data, finals.data.plan
     about = {"session": session, "scan_id": scan_id, "digest": finals.digest}
     if data.haadf is not None and plan.haadf is not None:
-        sampling = plan.haadf.sampling
-        axes = [_Axis(*part, "nm") for part in zip("yx", sampling.pixel_nm, sampling.origin_nm, strict=True)]
-        yield _signal("HAADF", data.haadf.astype(np.float32), axes, 0, finals, about)
+        axes = _pixel_axes(plan.haadf.sampling)
+        moved = {} if registration is None else {"registration": _shifts(registration)}
+        yield _signal("HAADF", data.haadf.astype(np.float32), axes, 0, finals, about | moved)
+    for name, part, exposure in (("HAADF", plan.haadf, data.haadf_exposure), ("EDS", plan.eds, data.eds_exposure)):
+        if part is not None and exposure is not None:
+            axes = _pixel_axes(part.sampling)
+            yield _signal(f"{name} exposure", exposure, axes, 0, finals, about)
     chips = _chip_axes(finals)
     for (method, modality), found in finals.maps.items():
         title = f"{method}.{modality}"
@@ -81,6 +90,16 @@ def _signals(finals: Finals, session: str, scan_id: str) -> Iterator[Signal]:
             names = [region.name for region in finals.regions[method, modality]]
             extra = {**about, "labels": labels, "regions": names}
             yield _signal(f"{title} spectra", spectra, axes, 1, finals, extra, signal_type="EDS_TEM")
+
+
+def _pixel_axes(sampling: Sampling) -> list[_Axis]:
+    return [_Axis(*part, "nm") for part in zip("yx", sampling.pixel_nm, sampling.origin_nm, strict=True)]
+
+
+def _shifts(registration: Registration) -> dict[str, Any]:
+    """Return the shifts of all frames as HyperSpy keeps them: arrays, in pixels of the HAADF."""
+    header, estimates, moved, determined = registration.message("scan")
+    return {"estimates_px": estimates, "haadf_px": moved, "determined": determined, "drift_nm": header.drift_nm}
 
 
 def _chip_axes(finals: Finals) -> list[_Axis]:

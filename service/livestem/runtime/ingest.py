@@ -175,14 +175,14 @@ class Ingest:
             self._store.keep_support(parameters.support)
         journal = Journal(folder / JOURNAL)
         journal.append(message)
-        accumulator = Accumulator(start.plan, grid)
+        accumulator = Accumulator(start.plan, grid, parameters.register)
         self.scans[key] = OpenScan(*key, start.plan, parameters, accumulator, journal, epoch=start.epoch)
         self._metrics.open.set(len(self.scans))
         return facts
 
     def _check_limits(self, plan: ScanPlan, grid: Grid, parameters: Parameters) -> None:
         limits = self._limits
-        needed = memory_bytes(plan, grid)
+        needed = memory_bytes(plan, grid, parameters.register)
         for what, value, most in (
             ("open scans", len(self.scans) + 1, limits.open_scans),
             ("pixels", max(_pixels(plan)), limits.pixels),
@@ -280,6 +280,7 @@ def _facts(grid: Grid, parameters: Parameters, plan: ScanPlan) -> dict[str, str 
         "pixels_per_chip": pixels,
         "elements": ",".join(parameters.elements),
         "frames": plan.frames,
+        "register": parameters.register,
     }
 
 

@@ -69,7 +69,7 @@ class LiveScorer:
             dirty = accumulator.dirty[:-1].copy()
             accumulator.dirty[:] = False
             watermark, covered, frames = scan.watermark, accumulator.coverage(), accumulator.frames_seen
-            counts = accumulator.counts
+            counts, drift_nm = accumulator.counts, accumulator.drift_nm
             scoring = scan.parameters.support is not None
             data = Collected.of(accumulator, final=False, exposure_only=not scoring)
         self._revision += 1
@@ -88,6 +88,7 @@ class LiveScorer:
             method="fewshot" if scored else None,
             modality=modality,
             classes=label_map.classes if label_map else (),
+            drift_nm=drift_nm,
         )
         return LiveState(header, label_map)
 

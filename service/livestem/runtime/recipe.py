@@ -9,7 +9,16 @@ import msgspec
 
 from livestem.domain.errors import UsageError
 from livestem.domain.geometry import Grid, plan_grid
-from livestem.domain.parameters import PRESETS, Grey, LouvainBackend, LouvainWeights, Parameters, Preset, Processing
+from livestem.domain.parameters import (
+    PRESETS,
+    Grey,
+    LouvainBackend,
+    LouvainWeights,
+    Parameters,
+    Preset,
+    Processing,
+    Register,
+)
 from livestem.domain.scan import ScanPlan
 from livestem.domain.support import SupportSet
 
@@ -21,6 +30,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "louvain_weights": get_args(LouvainWeights),
     "louvain_threshold": ("mode", "mean", "median", "or a number"),
     "louvain_backend": get_args(LouvainBackend),
+    "register": get_args(Register),
 }
 
 
@@ -66,6 +76,7 @@ def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -
         thickness_nm=asked.thickness_nm,
         density_g_cm3=asked.density_g_cm3,
         support=asked.support,
+        register="none" if plan.not_to_register else asked.register or "frames",
         grey=grey,
         grey_range=grey_range,
         calibrate_region=asked.calibrate_region,

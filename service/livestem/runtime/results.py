@@ -21,6 +21,7 @@ from livestem.runtime.features import grey_range
 from livestem.runtime.finals import Finals, Key, LabelMap
 from livestem.runtime.hspy import write_hspy
 from livestem.runtime.regions import region_names
+from livestem.runtime.registration import Registration
 from livestem.stages.clahe import CLIP_LIMIT, TILES
 from livestem.stages.descriptors import differences
 from livestem.wire import messages as m
@@ -42,12 +43,14 @@ class ScanResult:
     counts: int | None
     input_digest: str
     finals: Finals
+    registration: Registration | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know."""
         missing = (f"{len(self.missing)} bands of rows are missing",) if self.missing else ()
-        return (*missing, *self.finals.warnings)
+        unregistered = self.registration.warnings if self.registration is not None else ()
+        return (*missing, *unregistered, *self.finals.warnings)
 
 
 def write_result(folder: Path, result: ScanResult) -> None:
@@ -62,7 +65,7 @@ def write_result(folder: Path, result: ScanResult) -> None:
         _whole(folder / "labels.npz", lambda path: path.write_bytes(labels_npz(result.finals.maps)))
         _whole(
             folder / "result.hspy",
-            lambda path: write_hspy(path, result.finals, result.session, result.scan_id),
+            lambda path: write_hspy(path, result.finals, result.session, result.scan_id, result.registration),
         )
         text = msgspec.json.format(msgspec.json.encode(result_json(result)), indent=1)
         _whole(folder / "result.json", lambda path: path.write_bytes(text + b"\n"))
@@ -103,6 +106,7 @@ def result_json(result: ScanResult) -> dict[str, Any]:
         "coverage": result.coverage,
         "missing_tiles": result.missing,
         "counts": result.counts,
+        "registration": _registration(result),
         "grid": finals.data.grid,
         "encoder": finals.parameters.recipe.encoder,
         "parameters": _parameters(finals),
@@ -124,6 +128,13 @@ def result_json(result: ScanResult) -> dict[str, Any]:
 def name(key: Key) -> str:
     """Return ``<method>.<modality>``."""
     return ".".join(key)
+
+
+def _registration(result: ScanResult) -> dict[str, Any]:
+    """Return where the frames were moved, or why they were not."""
+    if result.registration is not None:
+        return result.registration.as_json()
+    return {"reason": result.finals.data.plan.not_to_register or "switched off"}
 
 
 def _parameters(finals: Finals) -> dict[str, Any]:

@@ -24,8 +24,11 @@ class _Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Parameters(msgspec.Struct, frozen=True, kw_only=True):
-    register: str = "none"
     recipe: _Recipe = _Recipe()
+
+
+class _Registration(msgspec.Struct, frozen=True, kw_only=True):
+    determined: int = 0  # without a frame that was, the sum is of the frames as they came
 
 
 class _Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +40,7 @@ class _Result(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     grid: Grid
     parameters: _Parameters
+    registration: _Registration = _Registration()
     classes: dict[str, tuple[str, ...]]
     regions: dict[str, tuple[Region, ...]]
 
@@ -48,7 +52,7 @@ class SavedResult(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     session, scan_id, status : of the scan
     grid : of its chips
-    registered : whether frames were registered before they were summed
+    registered : whether frames were registered before they were summed, those whose shift the images told
     strays_in_total : whether atomic percent count strays among the 100 %
     maps : ``<method>.<modality>`` -> (rows, cols) int16, -1 without data, in the result's order
     names, regions : ``<method>.<modality>`` -> names and regions in label order
@@ -113,7 +117,7 @@ def read_result(path: Path) -> SavedResult:
         scan_id=found.scan_id,
         status=found.status,
         grid=found.grid,
-        registered=found.parameters.register != "none",
+        registered=found.registration.determined > 0,
         strays_in_total=found.parameters.recipe.strays_in_total,
         maps=_maps(folder / _LABELS, found),
         names=found.classes,

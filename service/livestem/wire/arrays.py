@@ -78,6 +78,20 @@ def _labels(header: m.Header, arrays: Arrays) -> None:
             raise WireError("value", "a score is not finite")
 
 
+def _shifts(header: m.Header, arrays: Arrays) -> None:
+    estimates, moved, determined = _exactly(3, arrays)
+    frames = determined.shape[:1]
+    for array, dtype, shape in (
+        (estimates, "<f4", (*frames, 2)),
+        (moved, "<i4", (*frames, 2)),
+        (determined, "|u1", frames),
+    ):
+        if array.dtype != np.dtype(dtype) or array.shape != shape:
+            raise WireError("payload", f"a registration has {dtype} of {shape}, got {array.dtype} of {array.shape}")
+    if first_bad(estimates) is not None:
+        raise WireError("value", "a shift is not finite")
+
+
 def _nested(header: m.Header, arrays: Arrays) -> None:
     if isinstance(header, m.SnapshotPage) and not arrays:
         return  # the last page may be empty
@@ -100,6 +114,7 @@ _RULES: dict[type[m.Header], Callable[[m.Header, Arrays], None]] = {
     m.HaadfRows: _haadf,
     m.EdsRows: _eds,
     m.Live: _labels,
+    m.Registration: _shifts,
     m.Segmentation: _labels,
     m.Resent: _nested,
     m.SnapshotPage: _nested,

@@ -22,6 +22,7 @@ from livestem.wire.results import (
     Descriptors,
     Live,
     MissingTile,
+    Registration,
     ScanDone,
     Segmentation,
     Status,
@@ -73,6 +74,7 @@ __all__ = [
     "RESULTS",
     "Rectangle",
     "Refusal",
+    "Registration",
     "Reliable",
     "RequestScan",
     "Resend",
@@ -99,7 +101,7 @@ __all__ = [
 ]
 
 ACQUISITION = (ScanStart, HaadfRows, EdsRows, ScanEnd, Heartbeat, Echo)
-RESULTS = (Live, Segmentation, Agreement, Descriptors, ScanDone, Suggestion, Status, Heartbeat, Echo)
+RESULTS = (Live, Registration, Segmentation, Agreement, Descriptors, ScanDone, Suggestion, Status, Heartbeat, Echo)
 TALK = (
     Hello, Welcome, Probe, Attach, Attached, Ack, Verdict, Resend, Resent, Gone, Snapshot, SnapshotPage, Refusal,
     RequestScan, ScanGranted,
@@ -107,7 +109,7 @@ TALK = (
 
 AnyHeader = (
     ScanStart | HaadfRows | EdsRows | ScanEnd | Heartbeat | Echo
-    | Live | Segmentation | Agreement | Descriptors | ScanDone | Suggestion | Status
+    | Live | Registration | Segmentation | Agreement | Descriptors | ScanDone | Suggestion | Status
     | Hello | Welcome | Probe | Attach | Attached | Ack | Verdict | Resend | Resent | Gone
     | Snapshot | SnapshotPage | Refusal | RequestScan | ScanGranted
 )  # fmt: skip

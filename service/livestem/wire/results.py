@@ -36,6 +36,7 @@ class Live(Unnumbered, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     frames : planned, or None
     counts : EDS photons so far
     chips_done : chips whose every pixel was visited at least once
+    drift_nm : (y, x) shift of the newest registered frame against the first; None before there is one
     """
 
     scan_id: str
@@ -50,6 +51,25 @@ class Live(Unnumbered, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     method: Key | None = None
     modality: Key | None = None
     classes: tuple[str, ...] = ()
+    drift_nm: tuple[float, float] | None = None
+
+
+class Registration(OfScan, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="registration"):
+    """Where each frame was moved to lie on those before it; sent with the finals of a scan that was registered.
+
+    Payload: shifts as estimated (frames, 2) float32 and as the HAADF was moved (frames, 2) int32, both (y, x) in
+    pixels of the HAADF; then (frames,) uint8, 1 where the images told the shift and 0 where drift was followed.
+
+    Attributes
+    ----------
+    pixel_nm : (y, x) of the HAADF
+    drift_nm : (y, x) shift of the last frame, as estimated
+    determined : frames beyond the first whose shift the images told
+    """
+
+    pixel_nm: tuple[float, float]
+    drift_nm: tuple[float, float]
+    determined: Count
 
 
 class Segmentation(OfScan, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="segmentation"):

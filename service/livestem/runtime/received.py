@@ -1,0 +1,132 @@
+"""What has been received of one modality: which rectangles of which frames, and a checksum of their content.
+
+A piece of data is known by (frame, rectangle). The same piece again is ignored; the same place with other content, or
+a rectangle that overlaps an earlier one in part, is rejected: detectors do not do that, so somebody is wrong.
+
+The checksum knows every value by its frame and pixel and is a sum, so it is the same whatever the order, the tiles and
+the form in which the values came. It says what was measured; where registration then put it is another matter.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livestem.domain.errors import WireError
+from livestem.wire import messages as m
+
+_WORD = 2**64
+_PLACE, _VALUE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)  # odd and without pattern: any would do
+# The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): every bit in changes half of the bits out.
+_MIX = (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB))
+_LAST = np.uint64(31)
+
+
+class Occupancy:
+    """Which rectangles of which frames of one modality are here.
+
+    Attributes
+    ----------
+    shape : (rows, cols) of the field
+    pixels : received, of all frames
+    checksum : of everything received, 0 .. 2^64 - 1
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self.pixels = 0
+        self.checksum = 0
+        self._seen: dict[int, NDArray[np.bool_]] = {}
+        self._left: dict[int, int] = {}  # frame -> pixels that have not come
+        self._whole = np.ones(shape, dtype=bool)  # stands for every complete frame
+        self._content: dict[tuple[int, int, int, int, int], int] = {}
+
+    def claim(self, frame: int, y: int, x: int, h: int, w: int, content: int) -> bool:
+        """Take a rectangle for new data; False if just this content is here already.
+
+        Raises
+        ------
+        WireError
+            ``outside``, ``conflict`` (other content at the same place) or ``overlap``.
+        """
+        if y + h > self.shape[0] or x + w > self.shape[1]:
+            raise WireError("outside", f"{h} x {w} at y {y}, x {x} in a field of {self.shape}")
+        key = (frame, y, x, h, w)
+        known = self._content.get(key)
+        if known is not None:
+            if known != content:
+                raise WireError("conflict", f"frame {frame}, y {y}, x {x}: other content than before")
+            return False
+        seen = self._seen.get(frame)
+        if seen is None:
+            seen = self._seen[frame] = np.zeros(self.shape, dtype=bool)
+            self._left[frame] = seen.size
+        if seen[y : y + h, x : x + w].any():
+            raise WireError("overlap", f"frame {frame}, {h} x {w} at y {y}, x {x} is partly here already")
+        seen[y : y + h, x : x + w] = True
+        self._content[key] = content
+        self.pixels += h * w
+        self._left[frame] -= h * w
+        if not self._left[frame]:
+            self._seen[frame] = self._whole
+        return True
+
+    def add(self, places: NDArray[np.uint64], values: NDArray[np.uint64], times: NDArray[Any] | None = None) -> None:
+        """Add values at places (frame and pixel as `places_of` numbers them) to the checksum, each so many `times`."""
+        mixed = places * _PLACE + values * _VALUE
+        for shift, factor in _MIX:
+            mixed ^= mixed >> shift
+            mixed *= factor
+        mixed ^= mixed >> _LAST
+        if times is not None:
+            mixed *= times.astype(np.uint64)
+        self.checksum = (self.checksum + int(mixed.sum(dtype=np.uint64))) % _WORD
+
+    def places_of(self, frame: int, y: int, x: int, h: int, w: int) -> NDArray[np.uint64]:
+        """Return the numbers (h * w,) of a rectangle's pixels, row by row; no two pixels of a scan share one."""
+        rows = (frame * self.shape[0] + y + np.arange(h, dtype=np.uint64)) * np.uint64(self.shape[1])
+        return (rows[:, None] + (x + np.arange(w, dtype=np.uint64))).ravel()
+
+    def complete(self, frame: int) -> bool:
+        """Return whether a frame is all here."""
+        return self._left.get(frame) == 0
+
+    def seen(self, frame: int) -> NDArray[np.bool_]:
+        """Return (H, W) which pixels of a frame are here; not to be written to."""
+        seen = self._seen.get(frame)
+        return np.zeros(self.shape, dtype=bool) if seen is None else seen
+
+    def missing(self, modality: str, frames: int) -> tuple[m.MissingTile, ...]:
+        """Return the bands of rows that never came whole, frame by frame."""
+        bands = []
+        for frame in range(frames):
+            seen = self._seen.get(frame)
+            absent = np.ones(self.shape[0], dtype=bool) if seen is None else ~seen.all(axis=1)
+            edges = np.flatnonzero(np.diff(np.concatenate(([False], absent, [False])).astype(np.int8)))
+            for top, bottom in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+                bands.append(m.MissingTile(modality=modality, frame=frame, y=top, h=bottom - top))
+        return tuple(bands)
+
+    def coverage(self, frames: int) -> float:
+        """Return the share of expected pixels that came, 0..1."""
+        expected = frames * self.shape[0] * self.shape[1]
+        return self.pixels / expected if expected else 0.0
+
+
+def as_words(values: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return real values as 64-bit words, equal for equal values whatever their dtype within a kind; flat."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    if flat.dtype.kind == "f":
+        return (flat.astype(np.float64) + 0.0).view(np.uint64)  # one word for both zeros
+    return flat.astype(np.uint64 if flat.dtype.kind == "u" else np.int64).view(np.uint64)
+
+
+def content_of(tile: m.HaadfRows | m.EdsRows, arrays: tuple[NDArray[Any], ...]) -> int:
+    """Return a checksum of a tile's data, whatever codec they came in."""
+    crc = zlib.crc32(type(tile).__name__.encode())
+    for array in arrays:
+        crc = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data, crc)
+    return crc

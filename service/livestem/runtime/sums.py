@@ -1,0 +1,204 @@
+"""The sums over frames, each piece at the shift of its frame, and how often each pixel was visited.
+
+What a shift moves out of the field is dropped, and counted; what it uncovers has fewer visits. EDS counts and integer
+HAADF add up exactly in any order; float HAADF must be added in frame order.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livestem.runtime.received import Occupancy, as_words
+from livestem.wire import messages as m
+
+Whole = tuple[int, int]  # a shift (y, x) in whole pixels
+_COUNTS = np.uint64(2**63)  # sets a pixel's number of photons apart from a photon's channel, in the checksum
+_NOWHERE: Whole = (0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """HAADF of the rectangle at (y, x): `values` (h, w)."""
+
+    y: int
+    x: int
+    values: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h, w)."""
+        return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return int(self.values.nbytes)
+
+
+@dataclass(frozen=True, eq=False)
+class Photons:
+    """EDS of the rectangle at (y, x), `shape` (h, w).
+
+    Attributes
+    ----------
+    pixel, channel : (N,) where in the rectangle, row-major, and in which channel
+    number : (N,) how many photons; one each if None
+    """
+
+    y: int
+    x: int
+    shape: tuple[int, int]
+    pixel: NDArray[Any]
+    channel: NDArray[Any]
+    number: NDArray[Any] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return int(self.pixel.nbytes + self.channel.nbytes + (0 if self.number is None else self.number.nbytes))
+
+
+Piece = Strip | Photons
+
+
+def pieces(tile: m.HaadfRows | m.EdsRows, arrays: tuple[NDArray[Any], ...]) -> Iterator[Piece]:
+    """Return what a tile holds; dense EDS row by row, so that lists of its photons stay short."""
+    if isinstance(tile, m.HaadfRows):
+        yield Strip(tile.y, tile.x, arrays[0])
+        return
+    width = tile.w
+    if tile.content == "events":
+        counts, channel = arrays
+        pixel = np.repeat(np.arange(counts.size, dtype=np.uint32), counts.ravel())
+        yield Photons(tile.y, tile.x, (tile.h, width), pixel, channel)
+        return
+    for row, spectra in enumerate(arrays[0]):
+        at, channels = np.nonzero(spectra)
+        number = spectra[at, channels]
+        yield Photons(tile.y + row, tile.x, (1, width), at.astype(np.uint32), channels.astype(np.uint32), number)
+
+
+def landing(field: tuple[int, ...], piece: Piece, shift: Whole) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return (where in the field, what of the piece) when it is moved by `shift`; empty slices if it leaves."""
+    to, of = [], []
+    for start, size, side in zip((piece.y + shift[0], piece.x + shift[1]), piece.shape, field, strict=True):
+        first, last = min(max(start, 0), side), max(min(start + size, side), 0)
+        last = max(first, last)
+        to.append(slice(first, last))
+        of.append(slice(first - start, last - start))
+    return (to[0], to[1]), (of[0], of[1])
+
+
+class HaadfSum:
+    """HAADF summed over frames, with exposure.
+
+    Attributes
+    ----------
+    occupancy : what came
+    exposure : (H, W) uint32 visits of each pixel of the field
+    left : visits that shifts moved out of the field
+    """
+
+    def __init__(self, shape: tuple[int, int], dtype: str) -> None:
+        self.occupancy = Occupancy(shape)
+        self.exposure = np.zeros(shape, dtype=np.uint32)
+        self.left = 0
+        self.dtype = np.dtype(dtype)
+        self.exact = self.dtype.kind in "ui"  # in any order
+        self._sum = np.zeros(shape, dtype=np.int64 if self.exact else np.float64)
+
+    def receive(self, frame: int, piece: Piece) -> None:
+        """Add a piece to the checksum of what came."""
+        assert isinstance(piece, Strip)
+        self.occupancy.add(self.occupancy.places_of(frame, piece.y, piece.x, *piece.shape), as_words(piece.values))
+
+    def add(self, piece: Piece, shift: Whole = _NOWHERE) -> None:
+        """Add a piece that occupancy has granted, moved by `shift`."""
+        assert isinstance(piece, Strip)
+        to, of = landing(self.exposure.shape, piece, shift)
+        inside = piece.values[of]
+        self.exposure[to] += 1
+        self._sum[to] += inside
+        self.left += piece.values.size - inside.size
+
+    def total(self) -> NDArray[np.float64]:
+        """Return the sum over frames, float64."""
+        return self._sum.astype(np.float64)
+
+    def mean(self) -> NDArray[np.float64]:
+        """Return the mean per visit; 0 where there was none."""
+        return np.asarray(self._sum / np.maximum(self.exposure, 1), np.float64)
+
+    def copy(self) -> HaadfSum:
+        """Return a copy of the sums; what came is not copied."""
+        made = copy.copy(self)
+        vars(made).update(exposure=self.exposure.copy(), _sum=self._sum.copy())
+        return made
+
+
+class EdsSum:
+    """EDS counts by chip and channel, with exposure.
+
+    Attributes
+    ----------
+    occupancy, exposure : as for `HaadfSum`
+    spectra : (N + 1, C) uint32 counts by chip; the last row holds what is in the field but outside the grid
+    counts : photons received
+    """
+
+    def __init__(self, shape: tuple[int, int], channels: int, chip_of_pixel: NDArray[np.int32], chips: int) -> None:
+        self.occupancy = Occupancy(shape)
+        self.exposure = np.zeros(shape, dtype=np.uint32)
+        self.counts = 0
+        self._chip_of_pixel = chip_of_pixel
+        self._spectra = np.zeros((chips + 2, channels), dtype=np.uint32)  # the last row: what has left the field
+
+    @property
+    def spectra(self) -> NDArray[np.uint32]:
+        """(N + 1, C) counts by chip."""
+        return self._spectra[:-1]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the energy axis."""
+        return int(self._spectra.shape[1])
+
+    @property
+    def left(self) -> int:
+        """Photons that shifts moved out of the field."""
+        return int(self._spectra[-1].sum(dtype=np.uint64))
+
+    def receive(self, frame: int, piece: Piece) -> None:
+        """Add a piece to the checksum of what came, and count its photons."""
+        assert isinstance(piece, Photons)
+        places = self.occupancy.places_of(frame, piece.y, piece.x, *piece.shape)
+        counts = np.bincount(piece.pixel, piece.number, minlength=places.size).astype(np.uint64)
+        self.occupancy.add(places, counts | _COUNTS)
+        self.occupancy.add(places[piece.pixel], piece.channel.astype(np.uint64), piece.number)
+        self.counts += int(counts.sum(dtype=np.uint64))
+
+    def add(self, piece: Piece, shift: Whole = _NOWHERE) -> None:
+        """Add a piece that occupancy has granted, moved by `shift`."""
+        assert isinstance(piece, Photons)
+        to, of = landing(self.exposure.shape, piece, shift)
+        chips = np.full(piece.shape, len(self._spectra) - 1, dtype=np.int64)
+        chips[of] = self._chip_of_pixel[to]
+        self.exposure[to] += 1
+        flat = chips.ravel()[piece.pixel] * self.channels + piece.channel
+        number = np.uint32(1) if piece.number is None else piece.number.astype(np.uint32)
+        np.add.at(self._spectra.reshape(-1), flat, number)
+
+    def copy(self) -> EdsSum:
+        """Return a copy of the sums; what came is not copied."""
+        made = copy.copy(self)
+        vars(made).update(exposure=self.exposure.copy(), _spectra=self._spectra.copy())
+        return made
+
+
+Sum = HaadfSum | EdsSum
