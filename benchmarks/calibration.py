@@ -107,15 +107,16 @@ def scans(seeds: int, frames: tuple[int, ...]) -> Iterator[tuple[str, int, Simul
 
 def ways(stopped: Simulation, data: Collected, encoder: Encoder | None) -> Iterator[tuple[str, Floats]]:
     """Yield (way, scores (N, K)) of one scan."""
-    default = _parameters(stopped, data, "default")
+    default = parameters_of(stopped, data, "default")
     published = msgspec.structs.replace(default.recipe, fewshot="softmax", ensembles=PRESETS["as_published"].ensembles)
     yield "default", _scores(data, default, None)
     yield "published", _scores(data, msgspec.structs.replace(default, recipe=published), None)
     if encoder is not None:
-        yield "as_published", _scores(data, _parameters(stopped, data, "as_published"), encoder)
+        yield "as_published", _scores(data, parameters_of(stopped, data, "as_published"), encoder)
 
 
-def _parameters(stopped: Simulation, data: Collected, preset: str) -> Parameters:
+def parameters_of(stopped: Simulation, data: Collected, preset: str) -> Parameters:
+    """Return the effective parameters of a preset, with four examples of each class."""
     specimen = stopped.specimen
     asked = Processing(
         preset=preset,  # type: ignore[arg-type]

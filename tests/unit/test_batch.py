@@ -15,6 +15,7 @@ from test_live import FakeEncoders
 
 from livestem.domain.errors import LivestemError, SourceError, UsageError
 from livestem.domain.parameters import PRESETS
+from livestem.domain.support import SupportClass, SupportSet
 from livestem.runtime.batch import run_batch
 from livestem.runtime.conclude import conclude
 from livestem.runtime.encoders import Encoders
@@ -106,6 +107,22 @@ def test_the_zip_does_not_know_what_time_it_is(result):
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         assert names == sorted(names)
+
+
+def test_a_phase_without_a_class_is_unknown_if_that_is_asked_and_a_region_of_its_own(tmp_path):
+    classes = (
+        SupportClass(name="bright", chips=((0, 5), (3, 4), (5, 3))),
+        SupportClass(name="also", chips=((1, 5), (2, 4), (4, 3))),
+    )
+    result = run(tmp_path / "out", support=SupportSet(classes=classes), reject=0.01)
+    found = result.finals.maps["fewshot", "lines"]
+    assert found.classes == ("bright", "also", "unknown")
+    assert np.array_equal(found.labels == 2, TRUTH == 0) and found.facts["unknown"] == 18
+    assert found.scores.shape == (3, 6, 6) and np.allclose(found.scores.sum(axis=0), 1)
+    named = {region.name: region for region in result.finals.regions["fewshot", "lines"]}
+    assert named["unknown"].atomic_percent["Fe"] > 99
+    plain = run(tmp_path / "plain", support=SupportSet(classes=classes))
+    assert plain.finals.maps["fewshot", "lines"].classes == ("bright", "also")
 
 
 @pytest.mark.parametrize(("has", "lacks"), [("haadf", "lines"), ("lines", "haadf")])

@@ -9,7 +9,10 @@ from scans import ASKED, TRUTH, messages, plan, tiles
 from test_ingest import House
 
 from livestem.runtime.encoders import Encoders
+from livestem.runtime.features import Collected, eds_features, haadf_feature
+from livestem.runtime.finals import fewshot_map
 from livestem.runtime.live import BUDGET, LiveScorer
+from livestem.runtime.quantification import build_quantifier
 
 
 class Fake:
@@ -70,6 +73,41 @@ def test_scores_begin_when_every_class_has_a_chip_and_end_right(tmp_path):
     last = seen[-1]
     assert np.array_equal(last.label_map.labels, TRUTH)
     assert last.header.chips_done == last.header.chips == 36 and last.header.counts == scan.accumulator.eds.counts
+
+
+def test_while_the_scan_runs_eds_weighs_by_the_counts_that_are_in(tmp_path):
+    """Half of the frames: half the weight; at the end the live scores are the final ones."""
+    weights = {"haadf": 0.45, "eds": 0.55}
+    house, rest, scan = running(tmp_path, preset="as_published", modality_weights=weights)
+    encoders = FakeEncoders()
+    scorer = LiveScorer(encoders, 0)
+    house.take(rest[: len(rest) // 2])
+    half = scorer.look(scan)
+    assert half.header.modality == "haadf+atomic"
+    data = Collected.of(scan.accumulator, final=True)
+    features = {"haadf": haadf_feature(data, scan.parameters, encoders.fake)}
+    quantifier = build_quantifier(data.plan, scan.parameters, data.total, final=False)
+    features |= eds_features(data, ("atomic",), quantifier, final=False)
+    one, other = (fewshot_map((part,), features, data, scan.parameters).scores for part in ("haadf", "atomic"))
+    assert half.label_map.scores == pytest.approx((0.45 * one + 0.275 * other) / 0.725, abs=1e-6)
+    house.take(rest[len(rest) // 2 :])
+    last = scorer.look(scan).label_map
+    data = Collected.of(scan.accumulator, final=True)
+    assert data.counted() == pytest.approx(np.ones(36))
+    features = {"haadf": haadf_feature(data, scan.parameters, encoders.fake)}
+    features |= eds_features(data, ("atomic",), quantifier, final=True)
+    final = fewshot_map(("haadf", "atomic"), features, data, scan.parameters)
+    assert np.array_equal(last.labels, final.labels) and last.scores == pytest.approx(final.scores, abs=1e-3)
+
+
+def test_an_open_ended_scan_weighs_by_the_chips_that_are_ahead(tmp_path):
+    of = plan(frames=None)
+    house = House(tmp_path, **msgspec.structs.asdict(ASKED))
+    stream = list(messages(of, tiles(plan())))[:-1]
+    house.take(stream[:1] + [x for x in stream[1:] if x.header.frame == 0 or x.header.y == 0])
+    (scan,) = house.ingest.scans.values()
+    counted = Collected.of(scan.accumulator, final=False).counted().reshape(6, 6)
+    assert (counted[:2] == 1.0).all() and (counted[2:] == 0.5).all()
 
 
 def test_without_a_support_set_progress_is_still_told(tmp_path):

@@ -173,6 +173,20 @@ def test_names_that_the_truth_does_not_know_are_wrong_and_said(folder):
     assert after.ami == before.ami  # a partition does not depend on names
 
 
+def test_unknown_is_right_where_the_truth_has_a_class_without_support_and_wrong_elsewhere(folder):
+    classes, _ = truth().class_of_chips(read_result(folder).grid)
+    labels = np.where(classes == 2, 2, classes).astype(np.int16)  # film, glass, and unknown for all of the base
+    labels[0, 0] = 2  # a chip of the film
+    write(folder, {"fewshot.lines": labels}, {"fewshot.lines": ["film", "glass", "unknown"]})
+    found = score(read_result(folder), truth())
+    one = found.maps["fewshot.lines"]
+    assert one.accuracy.all == pytest.approx(1 - 1 / labels.size)
+    assert one.accuracy_per_class["base"].all == 1.0
+    assert one.rejected == pytest.approx((labels == 2).mean())
+    assert one.ami.all == pytest.approx(adjusted_mutual_info_score(classes.ravel(), labels.ravel()))
+    assert one.unknown_classes == () and not found.warnings
+
+
 def test_registered_frames_are_judged_by_the_first_summed_ones_by_the_sum(folder, tmp_path):
     drifted = np.roll(true_field(), 7, axis=0)
     both = truth(summed=drifted)

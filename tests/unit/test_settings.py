@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
+from scans import plan
 
+from livestem.cli.options import weights
 from livestem.domain.errors import UsageError
 from livestem.domain.geometry import Grid
 from livestem.domain.parameters import Processing
-from livestem.runtime.recipe import checked
+from livestem.domain.support import SupportClass, SupportSet
+from livestem.runtime.recipe import checked, resolve
 from livestem.runtime.settings import Settings, load_settings, load_support
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
@@ -55,6 +59,15 @@ def test_what_is_wrong_is_named(tmp_path, text, words):
     with pytest.raises(UsageError) as caught:
         load_settings(path)
     assert words in str(caught.value) and "c.toml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def _support(name, chips=2):
+    return SupportSet(
+        classes=(
+            SupportClass(name="a", chips=((0, 0), (1, 0))[:chips]),
+            SupportClass(name=name, chips=((0, 3), (1, 3))[:chips]),
+        )
+    )
 
 
 def test_a_missing_file_is_said(tmp_path):
@@ -124,9 +137,45 @@ def test_who_wins():
      ({"louvain_threshold": float("nan")}, "-1 to 1"), ({"louvain_weights": "none"}, "similarity, binary"),
      ({"louvain_backend": "leiden"}, "igraph, networkx"),
      ({"calibrate_region": "STO"}, "go together"), ({"d_nm": 0.39}, "go together"),
-     ({"calibrate_region": "STO", "d_nm": 3.905}, "0.12 to 0.6 nm")],
+     ({"calibrate_region": "STO", "d_nm": 3.905}, "0.12 to 0.6 nm"),
+     ({"reject": 0.7}, "reject"), ({"reject": float("nan")}, "reject"),
+     ({"modality_weights": {"haadf": 1.0}}, "of haadf and eds"),
+     ({"modality_weights": {"haadf": 1.0, "eds": 0.0}}, "positive")],
 )  # fmt: skip
 def test_options_are_checked_with_a_word_to_the_user(option, words):
     with pytest.raises(UsageError) as caught:
         checked(**option)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_weights_of_modalities_are_given_as_pairs():
+    assert weights("haadf=0.45, eds=0.55") == {"haadf": 0.45, "eds": 0.55}
+    assert weights(None) is None
+    for text in ("haadf", "haadf=a,eds=1", "haadf=1=2"):
+        with pytest.raises(UsageError, match="haadf=NUMBER,eds=NUMBER"):
+            weights(text)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"preset": "as_published", "reject": 0.01}, "calls no chip unknown"),
+        ({"modality_weights": {"haadf": 0.45, "eds": 0.55}}, "by their noise, not by weights"),
+        ({"reject": 0.01, "support": _support("unknown")}, "another name"),
+        ({"reject": 0.01, "support": _support("b", chips=1)}, "two chips or more"),
+    ],
+)
+def test_what_a_preset_does_not_do_is_refused_in_one_line(asked, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        resolve(plan(), Processing(elements=("Fe", "Ti"), chip_px=4, **asked))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_and_rejection_are_recorded_and_off_by_default():
+    _, found = resolve(plan(), Processing(elements=("Fe", "Ti"), chip_px=4))
+    assert found.reject == 0.0 and found.modality_weights == {}
+    given = {"haadf": 0.45, "eds": 0.55}
+    _, found = resolve(plan(), Processing(elements=("Fe",), chip_px=4, preset="as_published", modality_weights=given))
+    assert found.modality_weights == given
+    never = Processing(reject=0.0).over(Processing(reject=0.01))
+    assert resolve(plan(), msgspec.structs.replace(never, chip_px=4))[1].reject == 0.0

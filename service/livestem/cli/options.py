@@ -67,6 +67,12 @@ Register = Annotated[
     str | None,
     typer.Option("--register", help="frames: undo drift by the HAADF (default); none: sum them as they come."),
 ]
+Reject = Annotated[
+    float | None, typer.Option("--reject", help="Call chips like no class unknown; wrongly this share, such as 0.01.")
+]
+ModalityWeights = Annotated[
+    str | None, typer.Option("--modality-weights", help="Of few-shot's mean of scores, such as haadf=0.45,eds=0.55.")
+]
 DwellUs = Annotated[float | None, typer.Option("--dwell-us", help="Dwell time, µs, where the file does not know it.")]
 PixelNm = Annotated[float | None, typer.Option("--pixel-nm", help="Pixel size, nm, where the file does not know it.")]
 EnergyAxis = Annotated[
@@ -111,6 +117,17 @@ def names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def weights(text: str | None) -> dict[str, float] | None:
+    """Return ``name=number,...``; None stays None."""
+    parts = names(text)
+    if parts is None:
+        return None
+    try:
+        return {name: float(number) for name, number in (part.split("=") for part in parts)}
+    except ValueError as e:
+        raise UsageError(f"--modality-weights takes haadf=NUMBER,eds=NUMBER, got {text!r}") from e
+
+
 @dataclass(frozen=True)
 class Asked:
     """What flags and configuration ask for, flags first, and the configuration's file."""
@@ -142,6 +159,8 @@ _PROCESSING: dict[str, object] = {
     "thickness_nm": ThicknessNm,
     "density_g_cm3": Density,
     "register": Register,
+    "reject": Reject,
+    "modality_weights": ModalityWeights,
 }
 _RECORDING: dict[str, object] = {
     "haadf": Haadf,
@@ -215,6 +234,8 @@ def processing(
     thickness_nm: float | None,
     density_g_cm3: float | None,
     register: str | None,
+    reject: float | None,
+    modality_weights: str | None,
 ) -> Processing:
     """Return what flags and configuration ask for, flags first.
 
@@ -253,6 +274,8 @@ def processing(
         calibrate_region=calibrate_region,
         d_nm=d_nm,
         register=register,
+        reject=reject,
+        modality_weights=weights(modality_weights),
     )
     return flags.over(load_settings(config).processing)
 

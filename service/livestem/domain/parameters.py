@@ -14,6 +14,7 @@ from livestem.domain.elements import SYMBOLS
 from livestem.domain.regions import LONGEST_D_NM, SHORTEST_D_NM
 from livestem.domain.support import SupportSet
 
+_MOST_REJECTED = 0.5  # beyond, most chips of every class would be unknown
 _MOST = 10**6  # chips, pixels or nanometres: no field is larger
 _CHOICES = (frozenset({"chip_px", "chip_nm"}), frozenset({"grey", "grey_range"}))  # that have several fields
 
@@ -64,6 +65,8 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     calibrate_region: str | None = None
     d_nm: float | None = None
     register: Register | None = None
+    reject: float | None = None  # share of a class's chips that may be called unknown by chance; 0 = never
+    modality_weights: dict[str, float] | None = None  # haadf, eds -> weight in few-shot's mean of scores
 
     def __post_init__(self) -> None:
         for symbol in (*(self.elements or ()), *(self.strays or ())):
@@ -75,6 +78,8 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         for size, name, most in ((self.thickness_nm, "thickness_nm", 1e4), (self.density_g_cm3, "density_g_cm3", 30.0)):
             if size is not None and not 0 < size <= most:  # no beam crosses 10 µm, and nothing is denser than osmium
                 raise ValueError(f"{name} must be positive and at most {most:g}, got {size:g}")
+        if self.reject is not None and not 0 <= self.reject <= _MOST_REJECTED:
+            raise ValueError(f"reject is a share of chips, 0 (never) to {_MOST_REJECTED}, got {self.reject:g}")
         check_k_factors(self.k_factors or {})
         _check_grey(self.grey, self.grey_range)
         for method, way in (self.ensembles or {}).items():
@@ -88,6 +93,7 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError("calibrate_region and d_nm go together: a region, and the spacing it is known to have")
         if self.d_nm is not None and not SHORTEST_D_NM <= self.d_nm <= LONGEST_D_NM:
             raise ValueError(f"d_nm must be {SHORTEST_D_NM:g} to {LONGEST_D_NM:g} nm, got {self.d_nm:g}")
+        check_modality_weights(self.modality_weights)
 
     def over(self, other: Processing) -> Processing:
         """Return `self` with its gaps filled from `other`; what is one choice is taken from one of the two."""
@@ -115,6 +121,16 @@ def _check_grey(grey: Grey | None, grey_range: tuple[float, float] | None) -> No
     low, high = grey_range
     if not -math.inf < low < high < math.inf:
         raise ValueError(f"grey_range runs upwards between finite values, got {low:g} to {high:g}")
+
+
+def check_modality_weights(weights: dict[str, float] | None) -> None:
+    """Raise ValueError unless weights are positive, finite numbers for haadf and eds."""
+    if weights is None:
+        return
+    if set(weights) != {"haadf", "eds"}:
+        raise ValueError(f"modality_weights are of haadf and eds, got {', '.join(sorted(weights)) or 'none'}")
+    if not all(0 < w < float("inf") for w in weights.values()):
+        raise ValueError("modality_weights must be positive; a modality alone has a map of its own")
 
 
 class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -206,6 +222,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     k_factors : given by the user or the recording, weight, relative; {} = the built-in table
     absorption : whether the specimen's own absorption is corrected: it is where `thickness_nm` is given
     density_g_cm3 : of the specimen; None = exspy's estimate from the composition
+    reject : share of a class's chips that few-shot may call unknown by chance; 0 = it never does
+    modality_weights : of haadf and eds in few-shot's mean of scores; {} = equal
     register : ``frames`` if each frame was laid on the mean of those before it; ``none`` also where nothing was to be
     grey, grey_range : what becomes 0 and 255 for a network: exact percentiles, the range the recording gave, one fixed
         by the user or that of a survey image; with ``clahe`` one of these (no range: percentiles), then equalised
@@ -224,6 +242,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     lines: tuple[str, ...] = ()
     k_factors: dict[str, float] = {}
     support: SupportSet | None = None
+    reject: float = 0.0
+    modality_weights: dict[str, float] = {}
     register: Register = "none"
     absorption: Literal["uncorrected", "corrected"] = "uncorrected"
     thickness_nm: float | None = None

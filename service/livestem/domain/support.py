@@ -10,6 +10,8 @@ from livestem.domain.errors import UsageError
 from livestem.domain.geometry import Grid
 from livestem.domain.names import check_name
 
+UNKNOWN = "unknown"  # the class of chips that resemble no other, where rejection is on
+
 
 class SupportClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One class: `name` is an identifier, `title` free text, `chips` (row, col) of its examples."""

@@ -5,6 +5,7 @@ Live and final work take the same way; finals fit without negative intensities a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -109,13 +110,27 @@ class Collected:
         full = mean.max() or 1.0
         return np.where(mean > 0, mean / full, 1.0)[:, None]
 
+    def counted(self) -> Floats:
+        """Return (N,) EDS counts of each chip over those that the scan will give it: its visits over those planned.
+
+        Of an open-ended scan, over the most that any chip has.
+        """
+        assert self.eds_exposure is not None and self.grid.eds_px is not None
+        mean = cut(self.eds_exposure.astype(np.float64), self.grid, self.grid.eds_px).mean(axis=(1, 2))
+        planned = self.plan.frames_of("eds", 0) or mean.max() or 1.0
+        return np.asarray(np.minimum(mean / planned, 1.0))
+
 
 @dataclass(frozen=True)
 class Feature:
-    """One modality: its rows (zeros where not `valid`) and which chips have data."""
+    """One modality: its rows (zeros where not `valid`) and which chips have data.
+
+    `weight` (N,) is how much of a chip is measured, 0..1, where scores are averaged; None: all of it.
+    """
 
     rows: Floats
     valid: Mask
+    weight: Floats | None = None
 
 
 def haadf_feature(data: Collected, parameters: Parameters, encoder: Encoder | None) -> Feature:
@@ -157,27 +172,45 @@ def grey_picture(data: Collected, parameters: Parameters, of: GreyRange) -> NDAr
 def eds_features(
     data: Collected, names: tuple[str, ...], quantifier: Quantifier | None, *, final: bool
 ) -> dict[str, Feature]:
-    """Return the EDS modalities asked for: ``lines``, ``atomic`` (these need a quantifier) and ``eds``."""
+    """Return the EDS modalities asked for: ``lines``, ``atomic`` (these need a quantifier) and ``eds``.
+
+    While the scan runs a chip's weight is the share of its counts that are in.
+    """
     assert data.spectra is not None and data.plan.eds is not None
     valid = data.valid("eds")
+    weight = None if final else data.counted()
     features: dict[str, Feature] = {}
     if not valid.any():
         return features
     if "eds" in names:
         axis = data.plan.eds.energy
         above = axis.offset_kev + axis.scale_kev * np.arange(axis.channels) >= SOFTEST_KEV
-        features["eds"] = Feature(_only(data.spectra[:, above] / data.visits(), valid), valid)
+        features["eds"] = Feature(_only(data.spectra[:, above] / data.visits(), valid), valid, weight)
     if quantifier is None:
         return features
     fitted = quantifier.fit(data.spectra, final=final)
     if "lines" in names:
         per_visit = quantifier.named(fitted) / data.visits()
-        features["lines"] = Feature(standardise(square_root(per_visit), valid), valid)
+        features["lines"] = Feature(standardise(square_root(per_visit), valid), valid, weight)
     if "atomic" in names:
         found = quantifier.composition(fitted)
         known = valid & found.valid
-        features["atomic"] = Feature(_only(found.atomic_percent, known), known)
+        features["atomic"] = Feature(_only(found.atomic_percent, known), known, weight)
     return features
+
+
+def score_weights(
+    parts: tuple[str, ...], features: Mapping[str, Feature], parameters: Parameters
+) -> dict[str, Floats] | None:
+    """Return what each chip's scores count in a mean: its modality's weight, times how much of it is measured."""
+    if len(parts) == 1:
+        return None
+    weights = {}
+    for part in parts:
+        given = parameters.modality_weights.get("haadf" if part == "haadf" else "eds", 1.0)
+        measured = features[part].weight
+        weights[part] = given * (np.ones(len(features[part].valid)) if measured is None else measured)
+    return weights
 
 
 def _only(rows: Floats, valid: Mask) -> Floats:

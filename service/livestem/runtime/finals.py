@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from livestem.domain.parameters import Parameters
 from livestem.domain.regions import Calibration, Region
-from livestem.runtime.features import Collected, Encoder, Feature, eds_features, haadf_feature
+from livestem.domain.support import UNKNOWN
+from livestem.runtime.features import Collected, Encoder, Feature, eds_features, haadf_feature, score_weights
 from livestem.runtime.numerics import digest_of, numerics_of
 from livestem.runtime.quantification import Quantifier, build_quantifier
 from livestem.runtime.regions import describe_maps
-from livestem.stages import agreement, ensemble, fewshot, louvain, ward
+from livestem.stages import agreement, ensemble, fewshot, louvain, rejection, ward
 from livestem.stages.features import join, whiten_by_neighbours
 
 Key = tuple[str, str]  # method, modality
@@ -100,7 +101,7 @@ def fewshot_map(
     """Score chips against the support set; None until every class has a chip with data.
 
     As published: softmax over distances, ensembles by the mean of the scores. Default: the parts joined and
-    whitened by the differences of neighbours, probabilities calibrated.
+    whitened by the differences of neighbours, probabilities calibrated; chips unlike any class `unknown` if asked.
     """
     assert parameters.support is not None
     classes = parameters.support.indices(data.grid)
@@ -112,16 +113,22 @@ def fewshot_map(
         for part in parts:
             rows, there = features[part].rows, features[part].valid
             by_part[part] = fewshot.softmax_scores(rows, fewshot.prototypes(rows, classes, there), there)
-        scores = fewshot.combine(by_part)
+        scores = fewshot.combine(by_part, score_weights(parts, features, parameters))
     else:
         rows = _joined(parts, features, data, parameters, "fewshot")
-        scores = fewshot.calibrated_scores(rows, fewshot.calibrate(rows, classes, valid), valid)
-    labels = fewshot.predict(scores, valid)
+        calibration = fewshot.calibrate(rows, classes, valid)
+        scores = fewshot.calibrated_scores(rows, calibration, valid)
     facts: dict[str, Any] = {"scores": parameters.recipe.fewshot, "support": parameters.support.version}
+    names = parameters.support.names
+    if parameters.reject:
+        away = rejection.unknown(rows, calibration, data.grid.shape, parameters.reject, valid)
+        scores, names = rejection.with_unknown(scores, away), (*names, UNKNOWN)
+        facts["unknown"] = int(away.sum())
+    labels = fewshot.predict(scores, valid)
     return LabelMap(
         _as_map(labels, data),
         np.ascontiguousarray(scores.T.reshape(-1, *data.grid.shape).astype(np.float32)),
-        parameters.support.names,
+        names,
         facts | _way(parts, parameters, "fewshot"),
     )
 

@@ -28,11 +28,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from livestem.domain.support import UNKNOWN
+
 Colour = tuple[float, float, float]  # red, green, blue, 0..1
 _OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 _MIXES = ((0.0, 1.0), (0.45, 1.0), (0.35, 0.0))  # (share, of white 1 or black 0): palette, tints, shades
 _CLUSTER = re.compile(r"R\d+")  # how clusters are called: a number, which means something else in each map
-UNKNOWN = "unknown"  # the label of chips that few-shot scoring rejects
 _LEAST_SHARE = 0.25  # of a place that a cluster must hold to be it: a few chips at its border are something else
 OTHERS: Colour = (0.62, 0.62, 0.62)  # beside it the hatched grey of no data is light
 _WHITE: Colour = (1.0, 1.0, 1.0)

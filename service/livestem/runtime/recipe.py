@@ -20,7 +20,7 @@ from livestem.domain.parameters import (
     Register,
 )
 from livestem.domain.scan import ScanPlan
-from livestem.domain.support import SupportSet
+from livestem.domain.support import UNKNOWN, SupportSet
 
 Origin = Literal["user", "metadata", "automatic", "none"]
 
@@ -77,6 +77,8 @@ def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -
         density_g_cm3=asked.density_g_cm3,
         support=asked.support,
         register="none" if plan.not_to_register else asked.register or "frames",
+        reject=asked.reject or 0.0,
+        modality_weights=asked.modality_weights or {},
         grey=grey,
         grey_range=grey_range,
         calibrate_region=asked.calibrate_region,
@@ -86,6 +88,7 @@ def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -
         _check_support(asked.support, grid)
     if asked.density_g_cm3 is not None and asked.thickness_nm is None:
         raise UsageError("a density corrects nothing without a thickness; give --thickness-nm too")
+    _check_fewshot(parameters)
     if asked.clusters is not None and asked.clusters > grid.chips:
         raise UsageError(f"{asked.clusters} clusters of {grid.chips} chips; use --clusters {grid.chips} or fewer")
     if plan.eds is not None and origin != "automatic":
@@ -138,6 +141,24 @@ def _check_support(support: SupportSet, grid: Grid) -> None:
             "leave `scan` out and name chips of this scan"
         )
     support.indices(grid)
+
+
+def _check_fewshot(parameters: Parameters) -> None:
+    """Refuse what this preset's few-shot does not do."""
+    preset, recipe, support = parameters.preset, parameters.recipe, parameters.support
+    if parameters.modality_weights and recipe.ensembles["fewshot"] != "mean":
+        raise UsageError(
+            f"preset {preset} joins modalities by their noise, not by weights; leave --modality-weights out, "
+            "or use --preset as_published"
+        )
+    if not parameters.reject:
+        return
+    if recipe.fewshot != "calibrated":
+        raise UsageError(f"preset {preset} calls no chip unknown; leave --reject out, or use --preset default")
+    if support is not None and UNKNOWN in support.names:
+        raise UsageError(f"with --reject, {UNKNOWN} is the class of all other chips; give class {UNKNOWN} another name")
+    if support is not None and all(len(c.chips) < 2 for c in support.classes):
+        raise UsageError("--reject needs to see how chips of a class differ; give a class two chips or more")
 
 
 def _elements(plan: ScanPlan, asked: Processing, lines: tuple[str, ...]) -> tuple[tuple[str, ...], Origin]:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from livestem.domain.geometry import Grid
 from livestem.domain.regions import Region
+from livestem.domain.support import UNKNOWN
 from livestem.domain.truth import ClassFacts, Truth
 from livestem.runtime.saved import SavedResult, check_field
 from livestem.stages import accuracy
@@ -50,6 +51,7 @@ class MapScore(Struct, frozen=True, kw_only=True):
     accuracy, accuracy_per_class : of maps with class names; None for clusters
     boundary_nm, boundary_floor_nm : mean distance between drawn and true edges; that of the best map of chips
     unknown_classes : names that the truth does not know; their chips count as wrong
+    rejected : share of the chips that few-shot calls `unknown`; right where the truth's class has no support
     """
 
     regions: int
@@ -62,6 +64,7 @@ class MapScore(Struct, frozen=True, kw_only=True):
     boundary_nm: float | None
     boundary_floor_nm: float | None
     unknown_classes: tuple[str, ...] = ()
+    rejected: float | None = None
 
 
 class Deviation(Struct, frozen=True, kw_only=True):
@@ -184,21 +187,21 @@ class _Field:
     def map_score(self, labels: NDArray[np.int16], names: tuple[str, ...] | None) -> MapScore:
         """Score a (rows, cols) map whose labels have these names, or are clusters (None)."""
         truth, unknown = self.truth, list[str]()
-        numbered, drawn = labels, labels
+        numbered, drawn, rejected = labels, labels, np.zeros(labels.shape, bool)
         if names is None:
             drawn = accuracy.as_classes(labels, self.shares)
         else:
             numbered, unknown = accuracy.numbered_as(labels, names, truth.names)
             drawn = numbered
+            rejected = np.isin(labels, [i for i, name in enumerate(names) if name == UNKNOWN])
         known = (labels >= 0) & (self.classes >= 0)
-        every = accuracy.measures(numbered, self.classes, len(truth.names))
-        pure = accuracy.measures(np.where(self.pure, numbered, -1), self.classes, len(truth.names))
-        ceiling = self._ceiling(known)
+        ceiling, alike = self._ceiling(known), self._measured(numbered)
+        right = self._measured(self._credited(numbered, rejected, names or ())) if rejected.any() else alike
 
-        def beside(of: Callable[[Measures], float | None]) -> Measure:
-            return Measure(all=of(every), pure=of(pure), ceiling=of(ceiling))
+        def beside(of: Callable[[Measures], float | None], pair: tuple[Measures, Measures] = alike) -> Measure:
+            return Measure(all=of(pair[0]), pure=of(pair[1]), ceiling=of(ceiling))
 
-        recall = {name: beside(_recall_of(i)) for i, name in enumerate(truth.names)}
+        recall = {name: beside(_recall_of(i), right) for i, name in enumerate(truth.names)}
         pixel, ideal = truth.facts.pixel_nm, np.where(known, self.classes, -1)
         return MapScore(
             regions=int(labels.max(initial=-1)) + 1,
@@ -206,11 +209,12 @@ class _Field:
             pure_chips=int(np.count_nonzero(known & self.pure)),
             ami=beside(lambda m: m.ami),
             ari=beside(lambda m: m.ari),
-            accuracy=None if names is None else beside(lambda m: m.accuracy),
+            accuracy=None if names is None else beside(lambda m: m.accuracy, right),
             accuracy_per_class=None if names is None else recall,
             boundary_nm=accuracy.boundary_error_nm(drawn, self.pixels, pixel),
             boundary_floor_nm=accuracy.boundary_error_nm(ideal, self.pixels, pixel),
-            unknown_classes=tuple(unknown),
+            unknown_classes=tuple(name for name in unknown if name != UNKNOWN),
+            rejected=float(np.mean(rejected[known])) if UNKNOWN in unknown and known.any() else None,
         )
 
     def region_scores(
@@ -219,6 +223,19 @@ class _Field:
         """Score the regions of a (rows, cols) map; `scaled` if their atomic percent count strays."""
         held = accuracy.overlap(labels, self.shares)
         return tuple(self._region_score(region, held[region.label], scaled) for region in regions)
+
+    def _measured(self, labels: NDArray[np.int16]) -> tuple[Measures, Measures]:
+        """Measure labels in the truth's numbers over all chips, and over the pure ones."""
+        over = (labels, np.where(self.pure, labels, -1))
+        every, pure = (accuracy.measures(part, self.classes, len(self.truth.names)) for part in over)
+        return every, pure
+
+    def _credited(
+        self, labels: NDArray[np.int16], rejected: NDArray[np.bool_], names: tuple[str, ...]
+    ) -> NDArray[np.int16]:
+        """Give rejected chips the class that they have, where the map has no name for it."""
+        unnamed = [i for i, name in enumerate(self.truth.names) if name not in names]
+        return np.where(rejected & np.isin(self.classes, unnamed), self.classes, labels)
 
     def _ceiling(self, known: NDArray[np.bool_]) -> Measures:
         """Return the ceiling of these chips; maps of one scan mostly have the same."""

@@ -119,7 +119,7 @@ def softmax_scores(embedding: NDArray[Any], prototypes: NDArray[Any], valid: Mas
        (2017).
     """
     rows, mask = _fitting(embedding, prototypes, valid)
-    return _scattered(_softmax(-np.sqrt(_squared(rows, prototypes))), mask)
+    return _scattered(_softmax(-np.sqrt(squared_distances(rows, prototypes))), mask)
 
 
 def calibrate(embedding: NDArray[Any], classes: Classes, valid: Mask | None = None) -> Calibration:
@@ -153,7 +153,7 @@ def calibrate(embedding: NDArray[Any], classes: Classes, valid: Mask | None = No
 def calibrated_scores(embedding: NDArray[Any], calibration: Calibration, valid: Mask | None = None) -> Scores:
     """Return (N, K) float32 class probabilities; zeros for chips without data. See the top of this module."""
     rows, mask = _fitting(embedding, calibration.prototypes, valid)
-    squared = _squared(rows, calibration.prototypes)
+    squared = squared_distances(rows, calibration.prototypes)
     longer = squared - squared.min(axis=1, keepdims=True)
     return _scattered(_softmax(-longer / (2 * calibration.temperatures[squared.argmin(axis=1)])), mask)
 
@@ -233,8 +233,8 @@ def _fitting(x: NDArray[Any], centres: NDArray[Any], valid: Mask | None) -> tupl
     return rows, mask
 
 
-def _squared(rows: Floats, centres: NDArray[Any]) -> Floats:
-    """Squared distances (V, K), by differences: exact where a product would cancel."""
+def squared_distances(rows: Floats, centres: Floats) -> Floats:
+    """Return squared distances (V, K), by differences: exact where a product would cancel."""
     return np.stack([((rows - c) ** 2).sum(axis=1) for c in centres], axis=1)
 
 
@@ -257,7 +257,7 @@ def _variance(squares: Floats, freedom: NDArray[np.int64], otherwise: float | Fl
 
 def _temperatures(centres: Floats, doubt: Floats, variance: Floats) -> Floats:
     """T of each pair (K, K); `doubt` (K,) is the squared error of a prototype in each direction."""
-    apart = _squared(centres, centres)
+    apart = squared_distances(centres, centres)
     by_chance = centres.shape[1] * (doubt[:, None] + doubt)
     unbiased = np.maximum(apart - by_chance, apart / _HOTTEST)
     ratio = np.divide(apart, unbiased, out=np.full_like(apart, _HOTTEST), where=unbiased > 0)
