@@ -59,7 +59,13 @@ def result(tmp_path_factory):
 
 
 def test_the_folder_holds_what_the_contract_says(result):
-    assert {p.name for p in result.iterdir()} == {"journal.sqlite", "labels.npz", "result.hspy", "result.json"}
+    assert {p.name for p in result.iterdir()} == {
+        "journal.sqlite",
+        "labels.npz",
+        "chips.npz",
+        "result.hspy",
+        "result.json",
+    }
     assert set(json.loads((result / "result.json").read_text())) >= CONTRACT
 
 

@@ -10,6 +10,7 @@ from livestem.domain.errors import LivestemError
 from livestem.domain.limits import Limits
 from livestem.domain.parameters import Processing
 from livestem.domain.support import SupportClass, SupportSet
+from livestem.runtime.borrowed import borrow
 from livestem.runtime.ingest import Ingest
 from livestem.runtime.journal import JournalRecording
 from livestem.runtime.metrics import Metrics
@@ -26,11 +27,15 @@ class House:
         self.store, self.metrics, self.finished = FolderStore(root), Metrics(), []
         self.ingest = Ingest(
             self.store,
-            lambda of: resolve(of, msgspec.structs.replace(ASKED, **changes)),
+            lambda of: self.resolved(of, msgspec.structs.replace(ASKED, **changes)),
             limits or Limits(),
             self.metrics,
             lambda scan, status: self.finished.append((scan, status)),
         )
+
+    def resolved(self, of, asked):
+        grid, parameters = resolve(of, asked)
+        return grid, *borrow(of, grid, parameters, "lattice", self.store.root)
 
     def take(self, stream):
         return [verdict for message in stream for verdict in self.ingest.apply(message)]
@@ -179,10 +184,11 @@ def test_a_full_disk_refuses_a_scan(house):
         (
             {
                 "support": msgspec.convert(
-                    {"classes": [{"name": n, "chips": [[0, 0]], "scan": "s0/scan"} for n in "ab"]}, SupportSet
+                    {"classes": [{"name": n, "chips": [[0, i]], "scan": "s0/scan"} for i, n in enumerate("ab")]},
+                    SupportSet,
                 )
             },
-            "another scan",
+            "no result of scan s0/scan",
         ),
         ({"elements": ("H",)}, "H"),
         ({"clusters": 1000}, "--clusters"),

@@ -26,6 +26,10 @@ def batch(
     paths: Annotated[list[Path] | None, typer.Argument(help="Recordings, an HAADF + EDS pair, or journals.")] = None,
     device: o.Device = None,
     precision: o.Precision = None,
+    store: Annotated[
+        Path | None,
+        typer.Option("--store", help="Results of earlier scans, for a support set that has chips of them."),
+    ] = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Process recorded scans with the service's own pipeline: the same digest, the same label maps."""
@@ -34,7 +38,8 @@ def batch(
     from livestem.runtime.settings import load_settings
 
     settings = o.on_device(load_settings(asked.config), device, precision)
-    settings = msgspec.structs.replace(settings, processing=asked.processing)
+    where = settings.store if store is None else str(store)
+    settings = msgspec.structs.replace(settings, processing=asked.processing, store=where)
     groups = scans(paths or [], files)
     for group in groups:
         with opened(group, files) as recording:

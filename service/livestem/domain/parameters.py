@@ -216,12 +216,14 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     Attributes
     ----------
     clusters : for Ward; None = suggested from the merge heights
-    elements, elements_origin : the specimen's, and who named them (``user``, ``metadata``, ``automatic``)
+    elements, elements_origin : the specimen's, and who named them (``user``, ``metadata``, ``automatic``, or the
+        earlier scan of the ``support`` set)
     strays : fitted, and kept apart from the specimen
     lines : named X-ray lines asked for; () = chosen per element
     k_factors : given by the user or the recording, weight, relative; {} = the built-in table
     absorption : whether the specimen's own absorption is corrected: it is where `thickness_nm` is given
     density_g_cm3 : of the specimen; None = exspy's estimate from the composition
+    borrowed : earlier scan whose chips are examples -> digest of its input
     reject : share of a class's chips that few-shot may call unknown by chance; 0 = it never does
     modality_weights : of haadf and eds in few-shot's mean of scores; {} = equal
     register : ``frames`` if each frame was laid on the mean of those before it; ``none`` also where nothing was to be
@@ -237,11 +239,12 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     chip_nm: float
     clusters: int | None = None
     elements: tuple[str, ...] = ()
-    elements_origin: Literal["user", "metadata", "automatic", "none"] = "none"
+    elements_origin: Literal["user", "metadata", "automatic", "support", "none"] = "none"
     strays: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
     k_factors: dict[str, float] = {}
     support: SupportSet | None = None
+    borrowed: dict[str, str] = {}
     reject: float = 0.0
     modality_weights: dict[str, float] = {}
     register: Register = "none"

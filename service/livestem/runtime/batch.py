@@ -24,6 +24,7 @@ from livestem.domain.scan import ScanPlan
 from livestem.domain.support import SupportSet
 from livestem.domain.tiles import Tile
 from livestem.protocol.publisher import Publisher
+from livestem.runtime.borrowed import Borrowed, borrow
 from livestem.runtime.conclude import conclude
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.ingest import Ingest
@@ -160,14 +161,13 @@ def _process(
     finished: list[tuple[OpenScan, life.Status]] = []
     refusal: list[LivestemError] = []
 
-    def resolved(plan: ScanPlan) -> tuple[Grid, Parameters]:
+    def resolved(plan: ScanPlan) -> tuple[Grid, Parameters, Borrowed | None]:
         try:
             grid, parameters = resolve(plan, settings.processing)
-            encoders.of(parameters.recipe)
+            return grid, *borrow(plan, grid, parameters, encoders.name(parameters.recipe), settings.store_path)
         except LivestemError as e:
             refusal.append(e)  # the verdict has its words only; here its exit code counts, too
             raise
-        return grid, parameters
 
     ingest = Ingest(
         _Folder(folder), resolved, settings.limits, Metrics(), lambda scan, status: finished.append((scan, status))

@@ -28,7 +28,8 @@ def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanRes
     missing = accumulator.missing()
     if status != "aborted":
         status = "incomplete" if missing or scan.end is None else "complete"
-    finals = finalise(Collected.of(accumulator, final=True), scan.parameters, encoders.of(scan.parameters.recipe))
+    data = Collected.of(accumulator, final=True, borrowed=scan.borrowed)
+    finals = finalise(data, scan.parameters, encoders.of(scan.parameters.recipe))
     return ScanResult(
         session=scan.session,
         scan_id=scan.scan_id,

@@ -57,3 +57,8 @@ class Encoders:
                     raise LivestemError(NO_WEIGHTS)
                 self._vgg16 = Vgg16(weights.load(path), self._device, self._precision)
             return self._vgg16
+
+    def name(self, recipe: Preset) -> str:
+        """Return what embeds: ``lattice``, or the digest of the weights; LivestemError as `of`."""
+        encoder = self.of(recipe)
+        return encoder.digest if encoder else "lattice"

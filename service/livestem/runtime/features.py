@@ -5,7 +5,7 @@ Live and final work take the same way; finals fit without negative intensities a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -17,10 +17,11 @@ from livestem.domain.geometry import Grid
 from livestem.domain.parameters import Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.runtime.accumulator import Accumulator
+from livestem.runtime.borrowed import Borrowed
 from livestem.runtime.quantification import Quantifier
 from livestem.stages.chips import coverage, cut, windows
 from livestem.stages.clahe import equalise
-from livestem.stages.features import square_root, standardise
+from livestem.stages.features import square_root, standard_of
 from livestem.stages.grey import GreyRange, percentile_range, to_grey
 from livestem.stages.lattice import lattice_descriptors, margin_px
 from livestem.stages.lines import SOFTEST_KEV
@@ -58,6 +59,7 @@ class Collected:
     ----------
     haadf : (H, W) mean per visit; haadf_exposure : (H, W) visits
     spectra : (N, C) counts of every chip; total : (C,) of the whole field; eds_exposure : (H, W) visits
+    borrowed : chips of earlier scans that are examples of this one's classes
     """
 
     plan: ScanPlan
@@ -67,11 +69,14 @@ class Collected:
     spectra: NDArray[np.uint32] | None = None
     total: NDArray[np.int64] | None = None
     eds_exposure: NDArray[np.uint32] | None = None
+    borrowed: Borrowed | None = None
 
     @classmethod
-    def of(cls, accumulator: Accumulator, *, final: bool, exposure_only: bool = False) -> Collected:
+    def of(
+        cls, accumulator: Accumulator, *, final: bool, exposure_only: bool = False, borrowed: Borrowed | None = None
+    ) -> Collected:
         """Copy from an accumulator; for finals nothing more is waited for, mere progress needs no data."""
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {"borrowed": borrowed}
         if final:
             accumulator.finish()
         if exposure_only:
@@ -103,34 +108,58 @@ class Collected:
         assert self.haadf_exposure is not None
         return np.asarray(self.haadf_exposure > 0)
 
+    @cached_property
+    def eds_visits(self) -> Floats:
+        """(N,) mean EDS visits of each chip's pixels."""
+        assert self.eds_exposure is not None and self.grid.eds_px is not None
+        return np.asarray(cut(self.eds_exposure.astype(np.float64), self.grid, self.grid.eds_px).mean(axis=(1, 2)))
+
     def visits(self) -> Floats:
         """Return (N, 1) EDS visits of each chip relative to the fully scanned field's, for means per visit."""
-        assert self.eds_exposure is not None and self.grid.eds_px is not None
-        mean = cut(self.eds_exposure.astype(np.float64), self.grid, self.grid.eds_px).mean(axis=(1, 2))
-        full = mean.max() or 1.0
-        return np.where(mean > 0, mean / full, 1.0)[:, None]
+        full = self.eds_visits.max() or 1.0
+        return np.where(self.eds_visits > 0, self.eds_visits / full, 1.0)[:, None]
 
     def counted(self) -> Floats:
         """Return (N,) EDS counts of each chip over those that the scan will give it: its visits over those planned.
 
         Of an open-ended scan, over the most that any chip has.
         """
-        assert self.eds_exposure is not None and self.grid.eds_px is not None
-        mean = cut(self.eds_exposure.astype(np.float64), self.grid, self.grid.eds_px).mean(axis=(1, 2))
-        planned = self.plan.frames_of("eds", 0) or mean.max() or 1.0
-        return np.asarray(np.minimum(mean / planned, 1.0))
+        planned = self.plan.frames_of("eds", 0) or self.eds_visits.max() or 1.0
+        return np.asarray(np.minimum(self.eds_visits / planned, 1.0))
 
 
 @dataclass(frozen=True)
 class Feature:
     """One modality: its rows (zeros where not `valid`) and which chips have data.
 
-    `weight` (N,) is how much of a chip is measured, 0..1, where scores are averaged; None: all of it.
+    Attributes
+    ----------
+    weight : (N,) how much of a chip is measured, 0..1, where scores are averaged; None: all of it
+    raw : (N, R) numbers in units that scans share, before anything that follows from this scan; None: `rows`
+    like : brings (M, R) such numbers of other scans to `rows`' place
+    columns : names of the columns of `raw`, where they depend on the scan
     """
 
     rows: Floats
     valid: Mask
     weight: Floats | None = None
+    raw: Floats | None = None
+    like: Callable[[Floats], Floats] = np.asarray
+    columns: tuple[str, ...] = ()
+
+    @property
+    def numbers(self) -> Floats:
+        """(N, R), `raw` or `rows`."""
+        return self.rows if self.raw is None else self.raw
+
+    def beside(self, chips: Borrowed, modality: str) -> Feature | None:
+        """Return this with the chips of earlier scans after its own; None if they lack a number that it has."""
+        found = chips.like(modality, self.columns, self.numbers.shape[1])
+        if found is None:
+            return None
+        raw, valid = found
+        weight = None if self.weight is None else np.concatenate([self.weight, np.ones(len(valid))])
+        return Feature(np.concatenate([self.rows, self.like(raw)]), np.concatenate([self.valid, valid]), weight)
 
 
 def haadf_feature(data: Collected, parameters: Parameters, encoder: Encoder | None) -> Feature:
@@ -144,7 +173,8 @@ def haadf_feature(data: Collected, parameters: Parameters, encoder: Encoder | No
         margin = margin_px(side)
         seen = np.where(data.haadf_exposure == 0, np.nan, data.haadf)
         rows = lattice_descriptors(windows(seen, data.grid, side, margin), margin).astype(np.float64)
-        return Feature(standardise(rows, valid), valid)
+        standard = standard_of(rows, valid)
+        return Feature(standard.apply(rows, valid), valid, raw=_only(rows, valid), like=standard.apply)
     picture = grey_picture(data, parameters, grey_range(data, parameters))
     found = encoder.encode(cut(picture, data.grid, side)[valid])
     rows = np.zeros((data.grid.chips, found.shape[1]))
@@ -176,26 +206,36 @@ def eds_features(
 
     While the scan runs a chip's weight is the share of its counts that are in.
     """
-    assert data.spectra is not None and data.plan.eds is not None
+    assert data.spectra is not None and data.plan.eds is not None and data.grid.eds_px is not None
     valid = data.valid("eds")
     weight = None if final else data.counted()
+    per_chip = data.eds_visits.max() * data.grid.eds_px**2 or 1.0  # visits of a whole chip, which counts are of
     features: dict[str, Feature] = {}
     if not valid.any():
         return features
     if "eds" in names:
         axis = data.plan.eds.energy
         above = axis.offset_kev + axis.scale_kev * np.arange(axis.channels) >= SOFTEST_KEV
-        features["eds"] = Feature(_only(data.spectra[:, above] / data.visits(), valid), valid, weight)
+        counts = _only(data.spectra[:, above] / data.visits(), valid)
+        features["eds"] = Feature(counts, valid, weight, counts / per_chip, lambda raw: raw * per_chip)
     if quantifier is None:
         return features
     fitted = quantifier.fit(data.spectra, final=final)
     if "lines" in names:
         per_visit = quantifier.named(fitted) / data.visits()
-        features["lines"] = Feature(standardise(square_root(per_visit), valid), valid, weight)
+        standard = standard_of(square_root(per_visit), valid)
+        features["lines"] = Feature(
+            standard.apply(square_root(per_visit), valid),
+            valid,
+            weight,
+            _only(per_visit / per_chip, valid),
+            lambda raw: standard.apply(square_root(raw * per_chip)),
+            quantifier.named_determined(fitted),
+        )
     if "atomic" in names:
         found = quantifier.composition(fitted)
         known = valid & found.valid
-        features["atomic"] = Feature(_only(found.atomic_percent, known), known, weight)
+        features["atomic"] = Feature(_only(found.atomic_percent, known), known, weight, columns=found.elements)
     return features
 
 

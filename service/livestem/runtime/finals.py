@@ -19,7 +19,7 @@ from livestem.runtime.numerics import digest_of, numerics_of
 from livestem.runtime.quantification import Quantifier, build_quantifier
 from livestem.runtime.regions import describe_maps
 from livestem.stages import agreement, ensemble, fewshot, louvain, rejection, ward
-from livestem.stages.features import join, whiten_by_neighbours
+from livestem.stages.features import join, neighbour_whitening
 
 Key = tuple[str, str]  # method, modality
 _CLIPPED = 0.01  # of the pixels at an end of the detector's range: hot and dead pixels are fewer
@@ -37,7 +37,7 @@ class LabelMap:
 
 @dataclass(frozen=True)
 class Finals:
-    """Everything computed from a completed scan. `data` and `quantifier` are kept for the result file."""
+    """Everything computed from a completed scan. `data`, `quantifier`, `features` are kept for the result files."""
 
     data: Collected
     parameters: Parameters
@@ -50,6 +50,7 @@ class Finals:
     timings_s: dict[str, float]
     warnings: tuple[str, ...]
     calibration: Calibration | None = None
+    features: Mapping[str, Feature] = field(default_factory=dict)
 
 
 def finalise(data: Collected, parameters: Parameters, encoder: Encoder | None) -> Finals:
@@ -83,9 +84,15 @@ def finalise(data: Collected, parameters: Parameters, encoder: Encoder | None) -
         with _timed(timings, "descriptors"):
             regions, calibration = describe_maps(maps, data, parameters, quantifier)
     numerics = numerics_of(encoder)
-    warnings = (*_warnings(data, quantifier, calibration), *(quantifier.warnings if quantifier else ()))
+    warnings = (
+        *_warnings(data, quantifier, calibration),
+        *_not_borrowed(features, data),
+        *(quantifier.warnings if quantifier else ()),
+    )
     digest = digest_of({key: found.labels for key, found in maps.items()}, parameters, numerics)
-    return Finals(data, parameters, quantifier, numerics, maps, agreed, regions, digest, timings, warnings, calibration)
+    return Finals(
+        data, parameters, quantifier, numerics, maps, agreed, regions, digest, timings, warnings, calibration, features
+    )
 
 
 def modalities(features: Mapping[str, Feature]) -> list[tuple[str, ...]]:
@@ -100,11 +107,19 @@ def fewshot_map(
 ) -> LabelMap | None:
     """Score chips against the support set; None until every class has a chip with data.
 
+    Examples of earlier scans stand behind this scan's chips, brought to their place by its own standards; None where
+    they lack a number that this scan has.
+
     As published: softmax over distances, ensembles by the mean of the scores. Default: the parts joined and
     whitened by the differences of neighbours, probabilities calibrated; chips unlike any class `unknown` if asked.
     """
     assert parameters.support is not None
-    classes = parameters.support.indices(data.grid)
+    classes, chips = parameters.support.indices(data.grid), data.grid.chips
+    if data.borrowed is not None:
+        beside = {part: features[part].beside(data.borrowed, part) for part in parts}
+        features = {part: found for part, found in beside.items() if found is not None}
+        if len(features) < len(parts):
+            return None
     valid = _valid(parts, features)
     if not fewshot.finished(classes, valid):
         return None
@@ -118,10 +133,11 @@ def fewshot_map(
         rows = _joined(parts, features, data, parameters, "fewshot")
         calibration = fewshot.calibrate(rows, classes, valid)
         scores = fewshot.calibrated_scores(rows, calibration, valid)
+    scores, valid = scores[:chips], valid[:chips]
     facts: dict[str, Any] = {"scores": parameters.recipe.fewshot, "support": parameters.support.version}
     names = parameters.support.names
     if parameters.reject:
-        away = rejection.unknown(rows, calibration, data.grid.shape, parameters.reject, valid)
+        away = rejection.unknown(rows[:chips], calibration, data.grid.shape, parameters.reject, valid)
         scores, names = rejection.with_unknown(scores, away), (*names, UNKNOWN)
         facts["unknown"] = int(away.sum())
     labels = fewshot.predict(scores, valid)
@@ -238,7 +254,8 @@ def _joined(
     if method in parameters.recipe.compressed:
         return np.arcsinh(rows)
     if method in parameters.recipe.whitened:
-        return whiten_by_neighbours(rows, data.grid.shape, _valid(parts, features))
+        valid, chips = _valid(parts, features), data.grid.chips  # borrowed chips come after, and have no neighbours
+        return neighbour_whitening(rows[:chips], data.grid.shape, valid[:chips]).apply(rows, valid)
     return rows
 
 
@@ -267,6 +284,12 @@ def _warnings(data: Collected, quantifier: Quantifier | None, calibration: Calib
             clipped = float(np.mean(seen == end)) if seen.size else 0.0
             if clipped > _CLIPPED:
                 yield f"HAADF is clipped at {end} in {100 * clipped:.1f} % of the pixels; {advice} at the detector"
+
+
+def _not_borrowed(features: Mapping[str, Feature], data: Collected) -> Iterator[str]:
+    for name, feature in features.items():
+        if data.borrowed is not None and feature.beside(data.borrowed, name) is None:
+            yield f"no few-shot with {name}: the earlier scan's chips lack some of {', '.join(feature.columns) or name}"
 
 
 @contextmanager

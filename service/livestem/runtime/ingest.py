@@ -24,6 +24,7 @@ from livestem.domain.parameters import Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.domain.support import SupportSet
 from livestem.runtime.accumulator import Accumulator, memory_bytes
+from livestem.runtime.borrowed import Borrowed
 from livestem.runtime.journal import JOURNAL, Journal
 from livestem.runtime.metrics import Metrics
 from livestem.runtime.open_scan import OpenScan
@@ -34,7 +35,7 @@ from livestem.wire.codec import Message
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str]  # session, scan_id
-Resolve = Callable[[ScanPlan], tuple[Grid, Parameters]]
+Resolve = Callable[[ScanPlan], tuple[Grid, Parameters, Borrowed | None]]
 
 
 class ScanStore(Protocol):
@@ -60,7 +61,7 @@ class Ingest:
     ----------
     store : Store
     resolve : callable
-        ``resolve(plan) -> (grid, parameters)``; raises `LivestemError` to refuse the scan.
+        ``resolve(plan) -> (grid, parameters, borrowed examples)``; raises `LivestemError` to refuse the scan.
     limits : Limits
     metrics : Metrics
     on_finalise : callable
@@ -155,7 +156,7 @@ class Ingest:
         return [_verdict(start, accepted=True, facts=facts)]
 
     def _begin(self, message: Message, start: m.ScanStart) -> dict[str, str | int | float | bool | None]:
-        grid, parameters = self._resolve(start.plan)
+        grid, parameters, borrowed = self._resolve(start.plan)
         plan_bytes, parameter_bytes = msgspec.json.encode(start.plan), msgspec.json.encode(parameters)
         key = start.session, start.scan_id
         known = self._store.known(*key)
@@ -176,7 +177,9 @@ class Ingest:
         journal = Journal(folder / JOURNAL)
         journal.append(message)
         accumulator = Accumulator(start.plan, grid, parameters.register)
-        self.scans[key] = OpenScan(*key, start.plan, parameters, accumulator, journal, epoch=start.epoch)
+        self.scans[key] = OpenScan(
+            *key, start.plan, parameters, accumulator, journal, borrowed=borrowed, epoch=start.epoch
+        )
         self._metrics.open.set(len(self.scans))
         return facts
 

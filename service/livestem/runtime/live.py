@@ -71,7 +71,7 @@ class LiveScorer:
             watermark, covered, frames = scan.watermark, accumulator.coverage(), accumulator.frames_seen
             counts, drift_nm = accumulator.counts, accumulator.drift_nm
             scoring = scan.parameters.support is not None
-            data = Collected.of(accumulator, final=False, exposure_only=not scoring)
+            data = Collected.of(accumulator, final=False, exposure_only=not scoring, borrowed=scan.borrowed)
         self._revision += 1
         scored = self._score(scan, data, dirty, frames) if scoring else None
         modality, label_map = scored or (None, None)

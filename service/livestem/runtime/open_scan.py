@@ -11,6 +11,7 @@ from livestem.domain.geometry import Grid
 from livestem.domain.parameters import Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.runtime.accumulator import Accumulator
+from livestem.runtime.borrowed import Borrowed
 from livestem.runtime.journal import Journal
 from livestem.wire import messages as m
 
@@ -27,6 +28,7 @@ class OpenScan:
     journal: Journal
     lock: threading.Lock = field(default_factory=threading.Lock)
     life: life.ScanLife = life.ScanLife()
+    borrowed: Borrowed | None = None  # chips of earlier scans that are examples here
     epoch: int = 0  # of the sender whose data came last: one session may have two adapters
     watermark: m.Watermark = m.Watermark(epoch=0, seq=0)
     end: m.ScanEnd | None = None

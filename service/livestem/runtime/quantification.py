@@ -45,7 +45,7 @@ class Quantifier:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Names of the quantified lines, in the order of `named`'s columns."""
+        """Names of the quantified lines, also of those that cannot be determined."""
         return named_lines(self.operator.families)
 
     def fit(self, spectra: NDArray[Any], *, final: bool) -> Fit:
@@ -54,8 +54,14 @@ class Quantifier:
 
     def named(self, fitted: Fit) -> NDArray[np.float64]:
         """Return (N, L) intensities of the quantified lines that can be determined."""
-        keep = [not f.nuisance and bool(d) for f, d in zip(fitted.families, fitted.determined, strict=True)]
-        return fitted.intensities[:, keep]
+        return fitted.intensities[:, self._determined(fitted)]
+
+    def named_determined(self, fitted: Fit) -> tuple[str, ...]:
+        """Return the names of `named`'s columns."""
+        return tuple(f.line for f, kept in zip(fitted.families, self._determined(fitted), strict=True) if kept)
+
+    def _determined(self, fitted: Fit) -> list[bool]:
+        return [not f.nuisance and bool(d) for f, d in zip(fitted.families, fitted.determined, strict=True)]
 
     def composition(self, fitted: Fit) -> Composition:
         """Return atomic percent of every spectrum."""

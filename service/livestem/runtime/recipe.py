@@ -20,7 +20,7 @@ from livestem.domain.parameters import (
     Register,
 )
 from livestem.domain.scan import ScanPlan
-from livestem.domain.support import UNKNOWN, SupportSet
+from livestem.domain.support import UNKNOWN
 
 Origin = Literal["user", "metadata", "automatic", "none"]
 
@@ -85,7 +85,7 @@ def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -
         d_nm=asked.d_nm,
     )
     if asked.support is not None:
-        _check_support(asked.support, grid)
+        asked.support.indices(grid)  # refuses chips outside the grid
     if asked.density_g_cm3 is not None and asked.thickness_nm is None:
         raise UsageError("a density corrects nothing without a thickness; give --thickness-nm too")
     _check_fewshot(parameters)
@@ -133,16 +133,6 @@ def _grey(plan: ScanPlan, asked: Processing) -> tuple[Grey, tuple[float, float] 
     return ("percentile", None) if given is None else ("given", given)
 
 
-def _check_support(support: SupportSet, grid: Grid) -> None:
-    elsewhere = [c.name for c in support.classes if c.scan is not None]
-    if elsewhere:
-        raise UsageError(
-            f"class {elsewhere[0]} takes its examples from another scan, which this version cannot; "
-            "leave `scan` out and name chips of this scan"
-        )
-    support.indices(grid)
-
-
 def _check_fewshot(parameters: Parameters) -> None:
     """Refuse what this preset's few-shot does not do."""
     preset, recipe, support = parameters.preset, parameters.recipe, parameters.support
@@ -157,7 +147,7 @@ def _check_fewshot(parameters: Parameters) -> None:
         raise UsageError(f"preset {preset} calls no chip unknown; leave --reject out, or use --preset default")
     if support is not None and UNKNOWN in support.names:
         raise UsageError(f"with --reject, {UNKNOWN} is the class of all other chips; give class {UNKNOWN} another name")
-    if support is not None and all(len(c.chips) < 2 for c in support.classes):
+    if support is not None and sum(len(c.chips) for c in support.classes) == len(support.names):
         raise UsageError("--reject needs to see how chips of a class differ; give a class two chips or more")
 
 

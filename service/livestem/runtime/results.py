@@ -1,4 +1,4 @@
-"""A result on disk: ``labels.npz``, ``result.hspy`` and, last, ``result.json``; each appears whole or not at all."""
+"""A result on disk: ``labels.npz``, ``chips.npz``, ``result.hspy`` and, last, ``result.json``; each appears whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from livestem.domain.errors import StoreError
 from livestem.domain.geometry import Grid
-from livestem.runtime.features import grey_range
+from livestem.runtime.borrowed import CHIPS, ChipFacts
+from livestem.runtime.features import Feature, grey_range
 from livestem.runtime.finals import Finals, Key, LabelMap
 from livestem.runtime.hspy import write_hspy
 from livestem.runtime.regions import region_names
@@ -27,7 +28,7 @@ from livestem.stages.descriptors import differences
 from livestem.wire import messages as m
 
 FORMAT = 1
-FILES = frozenset(["journal.sqlite", "labels.npz", "result.hspy", "result.json"])
+FILES = frozenset(["journal.sqlite", "labels.npz", CHIPS, "result.hspy", "result.json"])
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: equal label maps give equal bytes
 
 
@@ -63,6 +64,7 @@ def write_result(folder: Path, result: ScanResult) -> None:
     """
     try:
         _whole(folder / "labels.npz", lambda path: path.write_bytes(labels_npz(result.finals.maps)))
+        _whole(folder / CHIPS, lambda path: path.write_bytes(chips_npz(result.finals.features)))
         _whole(
             folder / "result.hspy",
             lambda path: write_hspy(path, result.finals, result.session, result.scan_id, result.registration),
@@ -80,14 +82,28 @@ def labels_npz(maps: Mapping[Key, LabelMap]) -> bytes:
         arrays[f"{method}.{modality}"] = found.labels.astype("<i2")
         if found.scores is not None:
             arrays[f"{method}.{modality}.scores"] = found.scores.astype("<f4")
+    return _npz(arrays, zipfile.ZIP_STORED)
+
+
+def chips_npz(features: Mapping[str, Feature]) -> bytes:
+    """Return the bytes of ``chips.npz``: the numbers of every chip that later scans can be compared with."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for modality, feature in features.items():
+        arrays[modality] = feature.numbers.astype("<f4")
+        arrays[f"{modality}.valid"] = feature.valid
+    return _npz(arrays, zipfile.ZIP_DEFLATED)  # spectra of chips are mostly zeros
+
+
+def _npz(arrays: Mapping[str, NDArray[Any]], compression: int) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted(arrays):
             part = io.BytesIO()
             np.lib.format.write_array(part, np.ascontiguousarray(arrays[name]), version=(1, 0), allow_pickle=False)
             info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
             info.create_system = 0  # else the operating system shows in the bytes
-            archive.writestr(info, part.getvalue())
+            info.compress_type = compression
+            archive.writestr(info, part.getvalue(), compresslevel=1)
     return buffer.getvalue()
 
 
@@ -95,6 +111,7 @@ def result_json(result: ScanResult) -> dict[str, Any]:
     """Return the content of ``result.json``."""
     finals = result.finals
     plan = finals.data.plan
+    columns = {modality: feature.columns for modality, feature in finals.features.items() if feature.columns}
     return {
         "format": FORMAT,
         "livestem": version("livestem"),
@@ -108,6 +125,7 @@ def result_json(result: ScanResult) -> dict[str, Any]:
         "counts": result.counts,
         "registration": _registration(result),
         "grid": finals.data.grid,
+        "chips": ChipFacts.of(plan, finals.data.grid, finals.parameters, finals.numerics["encoder"], columns),
         "encoder": finals.parameters.recipe.encoder,
         "parameters": _parameters(finals),
         "numerics": finals.numerics,

@@ -32,6 +32,7 @@ from livestem.domain.parameters import PRESETS, Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.protocol.publisher import Publisher
 from livestem.protocol.resend import Frames
+from livestem.runtime.borrowed import Borrowed, borrow
 from livestem.runtime.conclude import conclude, publish_finals, summary
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.ingest import Ingest
@@ -154,10 +155,10 @@ class Segmenter:
         finally:
             self._intake.close()
 
-    def _resolve(self, plan: ScanPlan) -> tuple[Grid, Parameters]:
+    def _resolve(self, plan: ScanPlan) -> tuple[Grid, Parameters, Borrowed | None]:
         grid, parameters = resolve(plan, self.settings.processing, allow_sender=self.settings.allow_processing)
-        self._encoders.of(parameters.recipe)  # refuses now, not at the end of the scan, if weights are missing
-        return grid, parameters
+        name = self._encoders.name(parameters.recipe)  # refuses now, not at the scan's end, if weights are missing
+        return grid, *borrow(plan, grid, parameters, name, self.store.root)
 
     def _on_verdict(self, verdict: m.Verdict) -> None:
         """Tell the person at the service, and everybody who follows, what was decided about a scan."""

@@ -79,6 +79,26 @@ def _inverse(sigma: Floats) -> Floats:
     return np.divide(1.0, sigma, out=np.zeros_like(sigma), where=sigma > np.finfo(np.float64).tiny)
 
 
+@dataclass(frozen=True, eq=False)
+class Standard:
+    """Median and inverse robust sigma of each column of the features they were measured on."""
+
+    centre: Floats
+    inverse: Floats
+
+    def apply(self, x: NDArray[Any], valid: Mask | None = None) -> Floats:
+        """Return (N, D) float64, z-scores by this standard; zeros for chips without data."""
+        rows, mask = valid_rows(x, valid)
+        return scatter((rows - self.centre) * self.inverse, mask)
+
+
+def standard_of(x: NDArray[Any], valid: Mask | None = None) -> Standard:
+    """Measure the standard of `standardise`; keep it to bring chips of another scan to this one's."""
+    rows, _ = valid_rows(x, valid)
+    centre, sigma = _spread(rows)
+    return Standard(centre, _inverse(sigma))
+
+
 def standardise(x: NDArray[Any], valid: Mask | None = None) -> Floats:
     """Return robust z-scores of every column.
 
@@ -100,9 +120,7 @@ def standardise(x: NDArray[Any], valid: Mask | None = None) -> Floats:
     StageError
         See `valid_rows`.
     """
-    rows, mask = valid_rows(x, valid)
-    centre, sigma = _spread(rows)
-    return scatter((rows - centre) * _inverse(sigma), mask)
+    return standard_of(x, valid).apply(x, valid)
 
 
 @dataclass(frozen=True, eq=False)
