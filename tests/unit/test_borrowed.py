@@ -80,8 +80,15 @@ def test_another_number_of_frames_is_another_dose_and_the_same_units(store, tmp_
     of = plan(frames=frames)
     result = run(tmp_path / "out", store, Field(of, tiles(of, seed=4)))
     assert np.array_equal(result.finals.maps["fewshot", "haadf+lines"].labels, TRUTH)
+    assert not result.warnings
     with np.load(tmp_path / "out" / CHIPS) as now, np.load(store / "s0" / "first" / CHIPS) as then:
         assert now["lines"].mean() == pytest.approx(then["lines"].mean(), rel=0.03)
+
+
+def test_much_more_dose_is_a_warning(store, tmp_path):
+    of = plan(frames=9)
+    result = run(tmp_path / "out", store, Field(of, tiles(of, seed=4)))
+    assert any("visited 2 times and this scan 9 times" in w for w in result.warnings)
 
 
 def test_counts_are_scaled_by_the_charge_of_a_visit_where_both_scans_state_it(tmp_path):

@@ -84,7 +84,7 @@ def test_while_the_scan_runs_eds_weighs_by_the_counts_that_are_in(tmp_path):
     house.take(rest[: len(rest) // 2])
     half = scorer.look(scan)
     assert half.header.modality == "haadf+atomic"
-    data = Collected.of(scan.accumulator, final=True)
+    data = Collected.of(scan.accumulator, final=False)
     features = {"haadf": haadf_feature(data, scan.parameters, encoders.fake)}
     quantifier = build_quantifier(data.plan, scan.parameters, data.total, final=False)
     features |= eds_features(data, ("atomic",), quantifier, final=False)

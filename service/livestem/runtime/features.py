@@ -108,6 +108,12 @@ class Collected:
         assert self.haadf_exposure is not None
         return np.asarray(self.haadf_exposure > 0)
 
+    @property
+    def most_visits(self) -> int:
+        """Visits of the most visited pixels."""
+        there = [int(e.max()) for e in (self.haadf_exposure, self.eds_exposure) if e is not None]
+        return max(there, default=0)
+
     @cached_property
     def eds_visits(self) -> Floats:
         """(N,) mean EDS visits of each chip's pixels."""

@@ -287,6 +287,8 @@ def _warnings(data: Collected, quantifier: Quantifier | None, calibration: Calib
 
 
 def _not_borrowed(features: Mapping[str, Feature], data: Collected) -> Iterator[str]:
+    if data.borrowed is not None:
+        yield from data.borrowed.warnings(data.most_visits)
     for name, feature in features.items():
         if data.borrowed is not None and feature.beside(data.borrowed, name) is None:
             yield f"no few-shot with {name}: the earlier scan's chips lack some of {', '.join(feature.columns) or name}"

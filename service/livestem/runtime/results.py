@@ -125,7 +125,9 @@ def result_json(result: ScanResult) -> dict[str, Any]:
         "counts": result.counts,
         "registration": _registration(result),
         "grid": finals.data.grid,
-        "chips": ChipFacts.of(plan, finals.data.grid, finals.parameters, finals.numerics["encoder"], columns),
+        "chips": ChipFacts.of(
+            plan, finals.data.grid, finals.parameters, finals.numerics["encoder"], columns, finals.data.most_visits
+        ),
         "encoder": finals.parameters.recipe.encoder,
         "parameters": _parameters(finals),
         "numerics": finals.numerics,

@@ -1,6 +1,7 @@
 """The store: a folder per scan, and one catalogue of them all. One writer at a time.
 
-``<store>/catalog.sqlite``, ``<store>/<session>/<scan_id>/{journal.sqlite, result.json, labels.npz, result.hspy}``.
+``<store>/catalog.sqlite``, and of each scan ``<store>/<session>/<scan_id>/{journal.sqlite, result.json, labels.npz,
+chips.npz, result.hspy}``.
 Names were checked when they arrived, so a path made of them stays inside.
 """
 
