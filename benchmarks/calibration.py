@@ -7,7 +7,7 @@ Every chip of the simulated scans of the four samples is scored from four exampl
 A score is good if it is right (accuracy), if of chips scored 0.8 eight in ten are right (ECE, the expected calibration
 error: the mean distance between confidence and accuracy in ten bins, by their chips), and if the true class got much
 (Brier score, log loss: smaller is better; a log loss is bounded at a score of 1e-7, where float32 says nothing more).
-Frames carry eight real frames' photons, as in ``benchmarks.accuracy``.
+Frames carry eight real frames' photons, as in ``benchmarks.accuracy``, and are summed as they come.
 
 =============  ====================================================================
 way            what
