@@ -61,8 +61,7 @@ CONDITIONS: dict[str, Scan] = {
     "counts 1": Scan(counts=1.0),
     "counts 5": Scan(),
     "counts 50": Scan(counts=50.0),
-    "side 1.8 nm": Scan(side=36),
-    "side 2.4 nm": Scan(side=48),
+    "side 2.2 nm": Scan(side=45),
     "side 3 nm": Scan(side=60),
     "side 12 nm": Scan(side=240),
     "rotation 0": Scan(rotation_deg=0.0),
@@ -208,7 +207,7 @@ def _percent(errors: list[float]) -> str:
 def times(rounds: int) -> None:
     """Print the median time per region, by its size."""
     print(f"\n{'ms per region':28}{'livestem':>10}{'simple':>10}")
-    for side in (36, 90, 240, 512):
+    for side in (45, 90, 240, 512):
         patch = crystal(np.random.default_rng(1), replace(Scan(), side=side))
         took = [_median_ms(work, patch, rounds) for work in (lambda p: lattice_of(p, PIXEL_NM), simple)]
         print(f"{side:4} px, {side * PIXEL_NM:5.1f} nm {'':11}{took[0]:10.2f}{took[1]:10.2f}")

@@ -184,7 +184,7 @@ def test_a_region_too_small_says_how_small_and_what_it_takes():
     labels[2:4, 3:5] = 1
     small = describe(labels, grid=GRID, haadf_mean_image=perovskite((90, 120)))[1]
     note = small.notes["d_spacing_nm"]
-    assert note.startswith("region too small") and "30 px (1.5 nm)" in note and "36 px (1.8 nm)" in note
+    assert note.startswith("region too small") and "30 px (1.5 nm)" in note and "44 px (2.2 nm)" in note
     assert small.crystallinity is None and small.notes["crystallinity"] == note
 
 

@@ -26,7 +26,7 @@ LouvainThreshold = Literal["mode", "mean", "median"] | float
 LouvainBackend = Literal["igraph", "networkx"]
 
 WAYS: dict[str, tuple[EnsembleWay, ...]] = {"ward": ("joint", "vector"), "louvain": ("joint", "mean")}
-"""How each method can join modalities: labels are voted on, affinities averaged, features put side by side."""
+"""How a method can be asked to join modalities; few-shot joins as its scores are: means of softmax, features else."""
 Register = Literal["frames", "none"]
 
 

@@ -13,7 +13,7 @@ from livestem.domain.geometry import Grid
 from livestem.stages.spacing import (
     BEYOND_NYQUIST,
     MAX_PIXEL_NM,
-    MIN_SIDE_NM,
+    MIN_CELL_NM,
     NO_CONTRAST,
     SEVERAL_GRAINS,
     TOO_SMALL,
@@ -123,11 +123,11 @@ class HaadfChips:
     def _explained(self, reason: str, side: int) -> str:
         """Return the reason with the numbers that a user needs to change it."""
         if reason == TOO_SMALL:
-            needed = math.ceil(MIN_SIDE_NM / self.pixel_nm - 1e-6)
+            needed = math.ceil(MIN_CELL_NM / self.pixel_nm - 1e-6)
             return (
                 f"{reason}: its largest square of fully exposed chips is {side * self.px} px "
-                f"({side * self.px * self.pixel_nm:.3g} nm); three periods of 0.6 nm need {needed} px "
-                f"({MIN_SIDE_NM} nm)"
+                f"({side * self.px * self.pixel_nm:.3g} nm); a spacing needs {needed} px "
+                f"({MIN_CELL_NM} nm)"
             )
         if reason == BEYOND_NYQUIST:
             return f"{reason}: pixels of {self.pixel_nm:.3g} nm; a lattice needs {MAX_PIXEL_NM} nm or finer"

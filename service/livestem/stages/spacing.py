@@ -29,6 +29,9 @@ MAX_PIXEL_NM = 0.1
 """Coarser pixels cannot show 0.2 nm, the closest-packed planes of metals, and fold them into the band."""
 MIN_SIDE_NM = 1.8
 """Three of the longest spacings: below, the window's main lobe joins the first peak to zero frequency."""
+MIN_CELL_NM = 2.2
+"""Smaller patches have peaks and no spacing: at 1.8 nm {110} of a perovskite was taken for its cell in 95 of 100,
+because {100} stood out too little from the few cells around it; from 2.2 nm on in none (benchmarks/descriptors.py)."""
 
 AMORPHOUS = "amorphous"
 SINGLE_DIRECTION = "single grain direction"
@@ -94,10 +97,10 @@ def lattice_of(patch: NDArray[np.floating], pixel_nm: float) -> LatticeResult:
     Returns
     -------
     LatticeResult
-        With `reason` "region too small" (side below 1.8 nm), "beyond Nyquist" (pixel above 0.1 nm),
-        "no contrast" (all values equal), "amorphous" (no significant peak), "single grain direction" (peaks
-        in one direction only) or "several grains" (no basis holds 80 % of the peaks' power) where there is
-        no spacing.
+        With `reason` "region too small" (side below 2.2 nm; below 1.8 nm without peaks, too), "beyond Nyquist"
+        (pixel above 0.1 nm), "no contrast" (all values equal), "amorphous" (no significant peak), "single grain
+        direction" (peaks in one direction only) or "several grains" (no basis holds 80 % of the peaks' power) where
+        there is no spacing.
 
     Raises
     ------
@@ -126,6 +129,8 @@ def lattice_of(patch: NDArray[np.floating], pixel_nm: float) -> LatticeResult:
     basis = _basis(spectrum, level, peaks)
     if basis is None:
         return LatticeResult(peaks=reported, crystallinity=share, reason=SEVERAL_GRAINS)
+    if len(patch) * pixel_nm < MIN_CELL_NM * (1 - 1e-9):
+        return LatticeResult(peaks=reported, crystallinity=share, reason=TOO_SMALL)
     fast, slow = _along_scan(basis)
     drift_free, drift_free_sigma = basis.drift_free_nm or (None, None)
     return LatticeResult(
