@@ -30,8 +30,9 @@ MAX_PIXEL_NM = 0.1
 MIN_SIDE_NM = 1.8
 """Three of the longest spacings: below, the window's main lobe joins the first peak to zero frequency."""
 MIN_CELL_NM = 2.2
-"""Smaller patches have peaks and no spacing: at 1.8 nm {110} of a perovskite was taken for its cell in 95 of 100,
-because {100} stood out too little from the few cells around it; from 2.2 nm on in none (benchmarks/descriptors.py)."""
+"""Smaller patches have peaks and no spacing: at 1.8 nm and 5 counts a pixel {110} of a perovskite was taken for its
+cell in 95 of 100, because {100} stood out too little from the few cells around it; at 2.25 nm in none of 40, and in
+some at 1 count (benchmarks/descriptors.py)."""
 
 AMORPHOUS = "amorphous"
 SINGLE_DIRECTION = "single grain direction"
