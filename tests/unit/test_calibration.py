@@ -69,11 +69,15 @@ def test_a_lattice_that_is_not_square_has_only_what_it_shows():
 # --- which region ---------------------------------------------------------------------------------------------
 
 
-def test_named_classes_before_clusters_and_ensembles_before_single_modalities():
-    names = {WARD: ("R0", "R1"), FEWSHOT: ("STO", "R1"), ("louvain", "haadf"): ("R0", "R1"), JOINT: ("R0", "R1")}
-    assert candidates("R1", names) == [(FEWSHOT, 1), (JOINT, 1), (WARD, 1), (("louvain", "haadf"), 1)]
+def test_a_class_is_taken_from_any_few_shot_map_and_a_cluster_from_the_first_that_has_it():
+    both = ("fewshot", "haadf+lines")
+    names = {WARD: ("R0", "R1"), FEWSHOT: ("STO", "LSO"), ("louvain", "haadf"): ("R0", "R2"), JOINT: ("R0", "R1")}
+    names[both] = ("STO", "LSO")
+    assert candidates("STO", names) == [(both, 0), (FEWSHOT, 0)]
+    assert candidates("R1", names) == [(JOINT, 1)]
+    assert candidates("R2", names) == [(("louvain", "haadf"), 1)]
     assert candidates("ward.haadf/R1", names) == [(WARD, 1)]
-    assert candidates("STO", names) == [(FEWSHOT, 0)]
+    assert candidates("fewshot.haadf/STO", names) == [(FEWSHOT, 0)]
     assert candidates("LFO", names) == candidates("ward.eds/R1", names) == []
 
 

@@ -39,7 +39,9 @@ def candidates(asked: str, names: Mapping[tuple[str, str], Sequence[str]]) -> li
     only, _, wanted = asked.rpartition("/")
     known = [key for key in names if not only or ".".join(key) == only]
     known.sort(key=lambda key: (_METHODS.index(key[0]), -key[1].count("+")))
-    return [(key, list(names[key]).index(wanted)) for key in known if wanted in names[key]]
+    found = [(key, list(names[key]).index(wanted)) for key in known if wanted in names[key]]
+    classes = [(key, place) for key, place in found if key[0] == "fewshot"]
+    return classes or found[:1]  # a class is the same in all maps; a cluster's number means something in one only
 
 
 def calibrate(
