@@ -335,13 +335,6 @@ def test_lattices_are_drawn_where_the_pixels_resolve_them(tmp_path, result):
     assert "Lattices: Ward, HAADF" in page.text
 
 
-def test_a_calibrated_result_has_the_calibrated_pixel(result, tmp_path):
-    known = {"region": "STO", "d_nm": 0.3905, "factor": 1.04, "pixel_nm": 0.052}
-    assert read_scan(edited(result, tmp_path / "yes", calibration=known)).pixel_nm == 0.052
-    refused = {"region": "STO", "d_nm": 0.3905, "reason": "amorphous"}
-    assert read_scan(edited(result, tmp_path / "no", calibration=refused)).pixel_nm == read_scan(result).pixel_nm
-
-
 def fine(result: Path, to: Path) -> Path:
     """Copy a result as one of 48 x 48 pixels of 0.05 nm with a lattice, in chips of 8 px."""
     d = 0.2
