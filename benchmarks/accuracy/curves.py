@@ -45,7 +45,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     axes[1, 0].set_ylabel("clusters: AMI with the truth")
     for axis in axes[:, -1]:
         axis.legend(fontsize=7, loc="lower right")
-    figure.suptitle("solid: eightfold frames (hardly any drift); dashed: real frames, not registered; dotted: ceiling")
+    figure.suptitle("solid: eightfold frames (hardly any drift); dashed: real frames; dotted: ceiling")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=_DPI)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from livestem.domain.errors import StageError
-from livestem.stages.register import SIGNIFICANT, displacement, moved, overlap, predicted
+from livestem.stages.correlation import SIGNIFICANT
+from livestem.stages.register import Displacement, displacement, moved, overlap, predicted
 
 SIDE = 128
 
@@ -140,6 +141,12 @@ def test_of_a_large_field_the_middle_is_compared():
 def test_shapes_must_agree():
     with pytest.raises(StageError, match="cannot be laid"):
         displacement(np.zeros((4, 5)), np.zeros((4, 4)), np.zeros((4, 4), int))
+
+
+def test_a_peak_that_tells_no_direction_determines_nothing():
+    assert not Displacement((0.0, 0.0), (1.0, 1.0 - 1e-15), 9.0).determined
+    assert not Displacement((0.0, 0.0), (0.1, 0.1), SIGNIFICANT - 0.1).determined
+    assert Displacement((0.0, 0.0), (0.75, 0.75), 9.0).determined, "one direction, aslant"
 
 
 # --- prediction and moving

@@ -53,8 +53,7 @@ def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -
         that cannot be seen, a k-factor that is missing.
     """
     asked = plan.processing.over(service) if plan.processing is not None and allow_sender else service
-    haadf = None if plan.haadf is None else plan.haadf.sampling
-    eds = None if plan.eds is None else plan.eds.sampling
+    haadf, eds = (None if part is None else part.sampling for part in (plan.haadf, plan.eds))
     grid = plan_grid(haadf, eds, chip_px=asked.chip_px, chip_nm=asked.chip_nm)
     preset = asked.preset or "default"
     recipe = _recipe(PRESETS[preset], asked)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from livestem.domain.geometry import Grid
 from livestem.runtime.sums import HaadfSum, Whole
-from livestem.stages.register import PREDICTION_PX, Vector, displacement, predicted
+from livestem.stages.correlation import PREDICTION_PX, Vector
+from livestem.stages.register import displacement, predicted
 from livestem.wire import messages as m
 
 _STILL: Vector = (0.0, 0.0)
