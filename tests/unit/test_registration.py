@@ -293,7 +293,11 @@ def concluded(tmp_path, of: ScanPlan, stream: list, asked: Processing = ASKED):
     """Return the result of a scan by ingest, journal and finals."""
     finished: list = []
     ingest = Ingest(
-        FolderStore(tmp_path), lambda p: resolve(p, asked), Limits(), Metrics(), lambda *job: finished.append(job)
+        FolderStore(tmp_path),
+        lambda p: (*resolve(p, asked), None),
+        Limits(),
+        Metrics(),
+        lambda *job: finished.append(job),
     )
     for message in stream:
         ingest.apply(message)
