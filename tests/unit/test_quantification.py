@@ -155,3 +155,34 @@ def test_no_counts_at_all_quantify_to_null():
 
 def test_nothing_is_identified_in_a_few_counts():
     assert quantified(a_spectrum(500, **LFO)) is None
+
+
+# --- elements -------------------------------------------------------------------------------------------------
+
+
+def test_elements_of_the_metadata_are_completed_and_said():
+    quantifier = quantified(a_spectrum(4e5, **LFO), a_plan(elements=("Fe",)))
+    assert set(quantifier.parameters.elements) == set(LFO) and quantifier.parameters.elements_origin == "automatic"
+    assert any("beside those the recording names (Fe): " in w for w in quantifier.warnings)
+
+
+def test_a_peak_that_nothing_explains_is_a_warning_with_its_energy():
+    alien = 12000 * 0.005 / 0.3 * np.exp(-0.5 * ((energies_kev(AXIS) - 12.3) / 0.12) ** 2)  # no Kb, no other shell
+    total = a_spectrum(4e5, **LFO) + np.random.default_rng(1).poisson(alien)
+    (warning,) = (w for w in quantified(total).warnings if "unexplained" in w)
+    assert "12.3" in warning and "--elements" in warning
+
+
+def test_elements_that_the_user_names_are_taken_as_they_are():
+    quantifier = quantified(a_spectrum(4e5, **LFO), a_plan(elements=("Nb",)), elements=("La", "Fe", "O", "Cr"))
+    assert quantifier.parameters.elements == ("La", "Fe", "O", "Cr") and not quantifier.warnings
+
+
+def test_a_shifted_axis_is_corrected_and_reported():
+    shifted = EnergyAxis(channels=4096, scale_kev=0.005, offset_kev=-0.28)
+    total = a_spectrum(4e5, axis=shifted, **LFO)
+    quantifier = quantified(total, elements=tuple(LFO))
+    assert quantifier.operator.axis.offset_kev == pytest.approx(-0.28, abs=0.001)
+    assert any("peaks sit 0.030 keV high" in w for w in quantifier.warnings)
+    found = quantifier.region(total).atomic_percent
+    assert found["O"] == pytest.approx(60.0, abs=1.0)

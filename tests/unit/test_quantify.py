@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 from livestem.domain.errors import StageError
 from livestem.domain.scan import EnergyAxis
 from livestem.stages.lines import choose_lines
-from livestem.stages.quantify import build_operator, fit
+from livestem.stages.quantify import build_operator, fit, line_intensities
 from livestem.stages.spectrum_model import align, background_shapes, energies_kev, line_shapes
 
 AXIS = EnergyAxis(channels=2000, scale_kev=0.01, offset_kev=-0.25)
@@ -28,9 +26,11 @@ def expected_spectrum(elements, intensities, background=2.0, axis=AXIS, resoluti
     return families, amounts, line_shapes(families, axis, resolution) @ amounts + continuum
 
 
-OVERLAPS = {
+OVERLAPS = {  # all that the specification lists
     "O under Cr L": (("O", "Cr"), {"O_Ka": 300, "Cr_La": 600, "Cr_Ka": 900}),
-    "La L on Ti K": (("La", "Ti"), {"La_La": 500, "Ti_Ka": 400, "La_Ma": 800, "Ti_La": 50}),
+    "O beside Ti L": (("O", "Ti", "Cr"), {"O_Ka": 300, "Ti_La": 60, "Ti_Ka": 600, "Cr_La": 200, "Cr_Ka": 900}),
+    "N under Ti Ll": (("N", "Ti"), {"N_Ka": 300, "Ti_La": 60, "Ti_Ka": 600}),
+    "La L on Ti K": (("La", "Ti"), {"La_La": 500, "Ti_Ka": 400, "La_Ma": 800, "Ti_La": 50}),  # and La Lb1 on Ti Kb
     "Pt L beside Ga K": (("Pt", "Ga"), {"Pt_La": 300, "Ga_Ka": 500, "Pt_Ma": 900, "Ga_La": 300}),
     "Sr L on Si K": (("Sr", "Si"), {"Sr_La": 700, "Sr_Ka": 250, "Si_Ka": 150}),
     "La Lb2 on Cr K": (("La", "Cr"), {"La_La": 900, "Cr_Ka": 200, "La_Ma": 500, "Cr_La": 90}),
@@ -43,14 +43,26 @@ def test_known_intensities_come_back_with_honest_errors(name):
     elements, intensities = OVERLAPS[name]
     families, truth, mean = expected_spectrum(elements, intensities)
     operator = build_operator(families, AXIS, mean, 130.0, BEAM)
-    draws = np.random.default_rng(1).poisson(mean, (400, AXIS.channels))
+    draws = np.random.default_rng(1).poisson(mean, (1000, AXIS.channels))
     result = fit(operator, draws)
     present = operator.determined & (truth > 0)
     assert present[[f.line in intensities for f in families]].all()
     pulls = ((result.intensities - truth) / result.sigma)[:, present]
-    # 400 draws: the mean is known to 0.05, the width to 0.035; the background is not of our own shape.
-    assert np.abs(pulls.mean(0)).max() < 0.25
-    assert np.abs(pulls.std(0) - 1).max() < 0.13
+    # 1000 draws: the mean is known to 0.03, the width to 0.02; the background is not of our own shape.
+    assert np.abs(pulls.mean(0)).max() < 0.1
+    assert np.abs(pulls.std(0) - 1).max() < 0.1
+
+
+@pytest.mark.parametrize("nonnegative", [False, True])
+def test_intensities_alone_are_those_of_the_fit(nonnegative):
+    families, _, mean = expected_spectrum(*OVERLAPS["La L on Ti K"])
+    operator = build_operator(families, AXIS, mean, 130.0, BEAM)
+    draws = np.random.default_rng(9).poisson(mean / 30, (20, AXIS.channels))
+    draws[3] = 0
+    alone = line_intensities(operator, draws, nonnegative=nonnegative)
+    np.testing.assert_array_equal(alone, fit(operator, draws, nonnegative=nonnegative).intensities)
+    plain = draws[:, operator.window] @ operator.response.T
+    np.testing.assert_allclose(line_intensities(operator, draws), plain, atol=1e-9)
 
 
 def test_weights_come_from_the_mean_so_that_a_few_counts_are_not_biased():
@@ -221,17 +233,6 @@ def test_align_finds_a_shifted_axis_and_its_resolution(shift_kev, resolution):
     assert align((), AXIS, counts) == (AXIS, 130.0)
 
 
-def test_a_scan_of_chips_takes_well_under_a_second():
-    axis = EnergyAxis(channels=4096, scale_kev=0.005, offset_kev=-0.25)
-    present = {"Sr_La": 30, "Ti_Ka": 30, "O_Ka": 20, "La_La": 20, "Fe_Ka": 20}
-    families, _, mean = expected_spectrum(tuple("Al C Cu Fe Ga La N O Pt Sr Ti".split()), present, 0.02, axis)
-    draws = np.random.default_rng(7).poisson(mean, (2601, 4096)).astype(np.uint16)
-    operator = build_operator(families, axis, draws.mean(0), 130.0, BEAM)
-    start = time.perf_counter()
-    fit(operator, draws)
-    assert time.perf_counter() - start < 3.0  # 0.3 s measured on two busy cores; room for a worse day
-
-
 @pytest.mark.recordings
 def test_strontium_titanate_has_its_lines(recordings):
     import hyperspy.api as hs
@@ -249,31 +250,3 @@ def test_strontium_titanate_has_its_lines(recordings):
     # Four fifths of all counts are lines; the model explains the sum to within a per cent.
     residual = signal.data[operator.window] - operator.mean_model
     assert abs(residual.sum()) < 0.01 * signal.data.sum()
-
-
-def test_the_intensity_is_what_exspy_calls_the_lines_intensity():
-    """exspy fits the same spectrum: same Gaussian, same area, for K, L and a minor overlap."""
-    import hyperspy.api as hs
-
-    families, truth, mean = expected_spectrum(("O", "La", "Fe"), {"O_Ka": 6e4, "La_La": 5e4, "Fe_Ka": 4e4})
-    signal = hs.signals.Signal1D(mean)
-    signal.set_signal_type("EDS_TEM")
-    measured = signal.axes_manager.signal_axes[0]
-    measured.scale, measured.offset, measured.units = AXIS.scale_kev, AXIS.offset_kev, "keV"
-    signal.set_microscope_parameters(beam_energy=BEAM, energy_resolution_MnKa=130.0)
-    signal.add_elements(["O", "La", "Fe"])
-    signal.add_lines(["O_Ka", "La_La", "Fe_Ka"])
-    cropped = signal.isig[0.35:]
-    model = cropped.create_model(auto_background=False)
-    model.add_polynomial_background(order=6)
-    model.fit(optimizer="lstsq")
-    theirs = {s.metadata.Sample.xray_lines[0]: s.data.item() for s in model.get_lines_intensity()}
-    operator = build_operator(families, AXIS, mean, 130.0, BEAM)
-    ours = dict(zip([f.line for f in families], fit(operator, [mean]).intensities[0], strict=True))
-    for line in (
-        "O_Ka",
-        "La_La",
-        "Fe_Ka",
-    ):  # the model's polynomial follows our continuum to a few hundred counts
-        assert ours[line] == pytest.approx(theirs[line], rel=0.02), line
-        assert ours[line] == pytest.approx(truth[[f.line for f in families].index(line)], rel=0.005)

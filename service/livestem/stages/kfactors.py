@@ -20,7 +20,7 @@ The built-in table is computed: ``k = y(Si Ka) / y(line)`` with the yield per gr
 - A, atomic weight.
 
 Compared: Pt La / Fe Ka is 3 % below the vendor's pair shipped with exspy, and thick SrTiO3 reads Sr / Ti = 1.09.
-Beside a Velox table (Spectra 300, 200 kV [6]_, both normalised to Si Ka) K lines are 16 % lower for O, the same for Al,
+Beside a Velox table (Spectra 300, 200 kV [6]_, both normalised to Si Ka) K lines are 13 % lower for O, the same for Al,
 15 to 23 % higher for Ti to Cu, and La La 39 % higher: that is how far computed tables are apart. Standards are better,
 and `livestem.stages.ktable` reads them.
 

@@ -33,9 +33,9 @@ from scipy.sparse import csr_array
 
 from livestem.domain.errors import StageError
 from livestem.domain.scan import EnergyAxis
-from livestem.stages.lines import DEFAULT_MNKA_EV, LineFamily, fwhm_kev
+from livestem.stages.determined import RCOND, determined_lines
+from livestem.stages.lines import DEFAULT_MNKA_EV, LineFamily
 from livestem.stages.spectrum_model import (
-    FWHM_PER_SIGMA,
     Floats,
     background_shapes,
     checked_counts,
@@ -44,14 +44,6 @@ from livestem.stages.spectrum_model import (
     line_shapes,
     noise_level,
 )
-
-_TOLERANCE = 0.01  # a line whose column the others explain to 99 % has ten times the error it would have alone
-_RATIO_DOUBT_SOFT, _RATIO_DOUBT_HARD = (
-    0.5,
-    0.1,
-)  # doubt about ratios within a family below and above 1 keV: soft
-# L and M ratios change with chemistry and self-absorption, hard ones agree between tables to about 10 %
-_RCOND = 1e-10  # eigenvalues of the scaled normal matrix below this are round-off
 
 
 @dataclass(frozen=True)
@@ -157,7 +149,7 @@ def build_operator(
         raise StageError(f"{design.shape[0]} channels cannot hold {len(families)} line families; give fewer elements")
     coefficients, model = fit_mean(design, y)
     weights = 1.0 / noise_level(model, y)
-    determined, reasons = _determined(families, design, weights, coefficients, resolution)
+    determined, reasons = determined_lines(families, design, weights, coefficients, resolution)
     response = _solve(design, weights)[: len(families)] * determined[:, None]
     return LineOperator(
         families=families,
@@ -194,32 +186,58 @@ def fit(operator: LineOperator, spectra: ArrayLike, *, nonnegative: bool = False
     StageError
         If the spectra do not fit the axis, or are negative or not finite.
 
-    Notes
-    -----
-    Unconstrained: two products with the spectra as sparse rows. A chip holds some hundred photons in thousands
-    of channels, so this is several times faster than dense, and each row is summed by itself, channel by channel:
-    the same bits in any batch and with any number of threads. Constrained: only spectra with a negative line are
-    solved again, by the active-set method on the L x L normal equations with the background eliminated.
-
     References
     ----------
     .. [1] White, Econometrica 48 (1980) 817 (sandwich errors).
-    .. [2] Lawson and Hanson, Solving Least Squares Problems (1974), ch. 23 (non-negative least squares).
     """
-    dense = checked_counts(spectra, operator.axis, 2)[:, operator.window]
-    counted = csr_array(dense, dtype=np.float64)
-    intensities: Floats = counted @ operator.response.T
-    covariance = _sandwich(operator, counted)
-    if nonnegative:
-        intensities = _nonnegative(operator, counted, intensities)
+    counted = _counted(operator, spectra)
     return Fit(
         families=operator.families,
-        intensities=intensities,
-        covariance=covariance,
+        intensities=_intensities(operator, counted, nonnegative),
+        covariance=_sandwich(operator, counted),
         counts=np.asarray(counted.sum(1), dtype=np.float64),
         determined=operator.determined,
         reasons=operator.reasons,
     )
+
+
+def line_intensities(operator: LineOperator, spectra: ArrayLike, *, nonnegative: bool = False) -> Floats:
+    """Fit line intensities without their covariance, which takes most of the time of `fit`.
+
+    Parameters and errors are those of `fit`.
+
+    Returns
+    -------
+    (N, L) float64
+        Counts of each family's named line; zero where not determined.
+
+    Notes
+    -----
+    Unconstrained: a product with the spectra as sparse rows. A chip holds some hundred photons in thousands of
+    channels, so this is several times faster than dense, and each row is summed by itself, channel by channel: the
+    same bits in any batch and with any number of threads. Constrained: only spectra with a negative line are solved
+    again, by the active-set method [1]_ on the L x L normal equations with the background eliminated.
+
+    References
+    ----------
+    .. [1] Lawson and Hanson, Solving Least Squares Problems (1974), ch. 23 (non-negative least squares).
+    """
+    return _intensities(operator, _counted(operator, spectra), nonnegative)
+
+
+def _counted(operator: LineOperator, spectra: ArrayLike) -> csr_array:
+    """Return the window of the spectra as sparse rows (scipy's own way makes the indices of a full matrix first)."""
+    dense = np.ascontiguousarray(checked_counts(spectra, operator.axis, 2)[:, operator.window])
+    rows, channels = dense.shape
+    places = np.flatnonzero(dense.ravel() != 0)
+    starts = np.searchsorted(places, np.arange(rows + 1) * channels)
+    values = dense.ravel()[places].astype(np.float64)
+    return csr_array((values, places % channels, starts), shape=dense.shape)
+
+
+def _intensities(operator: LineOperator, counted: csr_array, nonnegative: bool) -> Floats:
+    intensities: Floats = counted @ operator.response.T
+    return _nonnegative(operator, counted, intensities) if nonnegative else intensities
 
 
 def _solve(design: Floats, weights: Floats) -> Floats:
@@ -228,7 +246,7 @@ def _solve(design: Floats, weights: Floats) -> Floats:
     scale = np.sqrt(np.einsum("cp,cp->p", design, weighted))
     scale[scale == 0] = 1.0
     normal = design.T @ weighted / np.outer(scale, scale)
-    response: Floats = np.linalg.pinv(normal, rcond=_RCOND, hermitian=True) @ (weighted / scale).T
+    response: Floats = np.linalg.pinv(normal, rcond=RCOND, hermitian=True) @ (weighted / scale).T
     response /= scale[:, None]
     return response
 
@@ -258,54 +276,10 @@ def _nonnegative(operator: LineOperator, counted: csr_array, unconstrained: Floa
     root_weight = np.sqrt(operator.weights)[:, None]
     lines, rest = operator.design[:, active] * root_weight, operator.design[:, free] * root_weight
     basis = np.linalg.svd(rest / np.linalg.norm(rest, axis=0).clip(1e-300), full_matrices=False)
-    spanned = basis.U[:, basis.S > np.sqrt(_RCOND) * basis.S[0]]
+    spanned = basis.U[:, basis.S > np.sqrt(RCOND) * basis.S[0]]
     lines -= spanned @ (spanned.T @ lines)
     q, root = np.linalg.qr(lines)
     target = counted[wrong] @ (root_weight * q)
     for row, aim in zip(wrong, target, strict=True):
         result[row, active] = nnls(root, aim)[0]
     return result
-
-
-def _determined(
-    families: tuple[LineFamily, ...],
-    design: Floats,
-    weights: Floats,
-    coefficients: Floats,
-    resolution_mnka_ev: float,
-) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    reasons = [""] * len(families)
-    scaled = design * np.sqrt(weights)[:, None]
-    norms = np.linalg.norm(scaled, axis=0)
-    scaled = scaled / np.where(norms > 0, norms, 1.0)
-    gram = scaled.T @ scaled
-    for j, family in enumerate(families):
-        if norms[j] == 0:
-            reasons[j] = f"{family.line} lies outside the channels of the fit"
-            continue
-        others = np.delete(np.arange(len(gram)), j)
-        explained = gram[j, others] @ np.linalg.pinv(gram[np.ix_(others, others)], _RCOND, True) @ gram[others, j]
-        if 1.0 - explained < _TOLERANCE:
-            twin = families[max(range(len(families)), key=lambda i: (i != j) * abs(gram[i, j]))]
-            reasons[j] = f"{family.line} cannot be told from {twin.line} and the background"
-        else:
-            reasons[j] = _hidden(j, families, coefficients, resolution_mnka_ev)
-    return np.array([not reason for reason in reasons], dtype=bool), tuple(reasons)
-
-
-def _hidden(j: int, families: tuple[LineFamily, ...], coefficients: Floats, resolution_mnka_ev: float) -> str:
-    """Reason if a line is no more than what doubtful ratios of another family could put in its place."""
-    line = families[j]
-    width = fwhm_kev(line.energy_kev, resolution_mnka_ev)
-    doubt = _RATIO_DOUBT_SOFT if line.energy_kev < 1.0 else _RATIO_DOUBT_HARD
-    for i, family in enumerate(families):
-        members = zip(family.members[1:], family.energies_kev[1:], family.weights[1:], strict=True)
-        for member, energy, weight in members if i != j else ():
-            distance = abs(energy - line.energy_kev)
-            overlap = np.exp(-((distance * FWHM_PER_SIGMA / width) ** 2) / 4)  # of two equal Gaussians
-            if distance < width / 2 and coefficients[j] < doubt * weight * overlap * coefficients[i]:
-                return (
-                    f"{line.line} ({line.energy_kev:.3f} keV) hides under {family.element}_{member} "
-                    f"({energy:.3f} keV), whose own strength is not known well enough"
-                )
-    return ""
