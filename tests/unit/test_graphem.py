@@ -12,13 +12,14 @@ import h5py
 import msgspec
 import numpy as np
 import pytest
+import test_registration as drifting
 from scans import AXIS, plan, tiles
 from test_batch import Field
 
 from livestem.cli.__main__ import main
 from livestem.domain.errors import LivestemError, StoreError, UsageError
 from livestem.domain.parameters import Processing
-from livestem.domain.tiles import EdsEvents
+from livestem.domain.tiles import EdsEvents, HaadfTile
 from livestem.runtime import batch
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.graphem import ATOMS, ENCODING, IMAGE, SPECTRA, chip_database, refuse_foreign, write_chips
@@ -96,17 +97,37 @@ def test_every_chip_has_its_four_datasets_of_one_dimension(exported):
 
 
 def test_the_images_laid_side_by_side_are_the_haadf_in_grey(exported, result):
-    chips, columns = exported
-    picture = np.zeros((CHIPS * PX, CHIPS * PX, 3))
-    for chip, flat in zip(chips, columns[IMAGE], strict=True):
-        row, col = map(int, chip[1:].split("C"))
-        picture[row * PX : (row + 1) * PX, col * PX : (col + 1) * PX] = flat.reshape(PX, PX, 3)
+    check_images(*exported, result)
+
+
+def check_images(chips: list[str], columns: dict[str, np.ndarray], result: Path) -> None:
+    """Lay the images side by side as GraphEM's pictures do; compare with the result's HAADF in its grey mapping."""
+    side = round((columns[IMAGE].shape[1] / 3) ** 0.5)
     with h5py.File(result / "result.hspy") as file:
         haadf = file["Experiments/HAADF/data"][:]
+    picture = np.full((*haadf.shape, 3), np.nan)
+    for chip, flat in zip(chips, columns[IMAGE], strict=True):
+        row, col = map(int, chip[1:].split("C"))
+        picture[row * side : (row + 1) * side, col * side : (col + 1) * side] = flat.reshape(side, side, 3)
     mapping = json.loads((result / "result.json").read_text())["parameters"]["grey_mapping"]
     low, high = mapping["low"], mapping["high"]
-    assert abs(picture - np.clip(255 * (haadf - low) / (high - low), 0, 255)[..., None]).max() <= 1
-    assert (picture == picture[..., :1]).all() and picture.std() > 10
+    there = np.isfinite(picture[..., 0])
+    grey = np.clip(255 * (haadf - low) / (high - low), 0, 255)
+    assert there.sum() == len(chips) * side**2 and abs(picture[there] - grey[there][:, None]).max() <= 1
+    assert (picture[there] == picture[there][:, :1]).all() and picture[there].std() > 10
+
+
+def test_registered_frames_are_exported_where_registration_put_them(tmp_path):
+    of = drifting.plan()
+    parts = [p for p in drifting.tiles(of) if isinstance(p, HaadfTile)]
+    parts += [p for p in tiles(of) if isinstance(p, EdsEvents)]
+    result = made(tmp_path / "out", parts, of, chip_px=6)
+    moved = json.loads((result / "result.json").read_text())["registration"]["haadf_px"]
+    assert np.abs(moved[-1]).max() >= 4  # pixels
+    write_chips(chip_database(result, StubEncoders()), tmp_path / "chips.h5")
+    chips, columns = read_as_graphem(tmp_path / "chips.h5")
+    assert len(chips) == 64
+    check_images(chips, columns, result)
 
 
 def test_the_encodings_are_those_of_the_images(exported):

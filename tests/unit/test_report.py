@@ -173,6 +173,13 @@ def test_registration_is_shown_where_the_result_has_it(page, result, tmp_path):
     assert "(one frame <only>)" in why.text and "Registration of frames" not in why.text
 
 
+def test_the_thickness_that_absorption_was_corrected_with_is_told(page, result, tmp_path):
+    assert ["Absorption", "uncorrected"] in page.rows
+    parameters = content(result)["parameters"] | {"absorption": "corrected", "thickness_nm": 40.0}
+    told = reported([edited(result, tmp_path / "t", parameters=parameters)], tmp_path / "r.html")
+    assert ["Absorption", "corrected, 40 nm thick"] in told.rows
+
+
 def test_lengths_are_calibrated_where_the_results_are(result, tmp_path):
     found = {"region": "iron", "d_nm": 0.39, "factor": 1.25, "factor_sigma": 0.01}
     page = reported([edited(result, tmp_path / "c", calibration=found)], tmp_path / "r.html")

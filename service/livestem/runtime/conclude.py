@@ -12,6 +12,7 @@ from livestem.runtime.features import Collected
 from livestem.runtime.finals import Finals, finalise
 from livestem.runtime.journal import JournalRecording
 from livestem.runtime.open_scan import OpenScan
+from livestem.runtime.recount import count_in
 from livestem.runtime.results import ScanResult
 from livestem.wire import messages as m
 
@@ -51,12 +52,9 @@ def _settled(scan: OpenScan) -> Accumulator:
     """
     scan.accumulator.finish()
     if scan.accumulator.late:
-        again = Accumulator(scan.plan, scan.grid, scan.parameters.register)
-        again.frames_stated = scan.accumulator.frames_stated
         with JournalRecording(scan.journal.path) as journal:
-            for message in journal.messages():
-                again.apply(message)
-        again.finish()
+            again = count_in(journal, scan.grid, scan.parameters.register)
+        again.frames_stated = scan.accumulator.frames_stated
         scan.accumulator = again
     return scan.accumulator
 

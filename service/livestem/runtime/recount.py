@@ -14,7 +14,7 @@ import msgspec
 
 from livestem.domain.errors import UsageError
 from livestem.domain.geometry import Grid
-from livestem.domain.parameters import Parameters
+from livestem.domain.parameters import Parameters, Register
 from livestem.runtime.accumulator import Accumulator
 from livestem.runtime.features import Collected
 from livestem.runtime.journal import JOURNAL, JournalRecording
@@ -74,9 +74,7 @@ def recount(path: Path) -> Recount:
     if not journal.is_file():
         raise UsageError(f"{folder} has no {JOURNAL}, the data that its result was made from; copy it there")
     with JournalRecording(journal) as recording:
-        accumulator = Accumulator(recording.plan, made.grid)
-        for message in recording.messages():
-            accumulator.apply(message)
+        accumulator = count_in(recording, made.grid, parameters.register)
     if accumulator.input_digest() != made.input_digest:
         raise UsageError(f"{journal} holds other data than the result in {folder} was made from")
     return Recount(
@@ -88,6 +86,23 @@ def recount(path: Path) -> Recount:
         data=Collected.of(accumulator, final=True),
         parameters=parameters,
     )
+
+
+def count_in(journal: JournalRecording, grid: Grid, register: Register) -> Accumulator:
+    """Count a journal in, frame by frame: the sums that a scan ends with, in whatever order its data came.
+
+    Parameters
+    ----------
+    journal : JournalRecording
+    grid : Grid
+    register : Register
+        How frames were registered.
+    """
+    accumulator = Accumulator(journal.plan, grid, register)
+    for message in journal.messages():
+        accumulator.apply(message)
+    accumulator.finish()
+    return accumulator
 
 
 def _made(path: Path) -> tuple[_Made, Parameters]:

@@ -60,7 +60,7 @@ def facts(scan: Scan) -> Table:
         "Method": f"preset {said.get('preset', 'not stated')}, HAADF embedding {found.encoder or 'not stated'}",
         "Elements": _listed(said.get("elements")) + _strays(said.get("strays")),
         "Frames": f"registration: {said.get('register', 'none')}{_reason(found.registration)}",
-        "Absorption": str(said.get("absorption", "uncorrected")),
+        "Absorption": f"{said.get('absorption', 'uncorrected')}{_thickness(said.get('thickness_nm'))}",
         "Digest": found.digest,
     }
     if found.calibration:
@@ -254,6 +254,10 @@ def _difference(found: tuple[float, float | None] | None) -> Cell | str:
 
 def _pair_title(pair: str) -> str:
     return " / ".join(modality_title(part) for part in pair.split("-"))
+
+
+def _thickness(nm: Any) -> str:
+    return f", {_value(nm)} nm thick" if nm is not None else ""
 
 
 def _reason(found: dict[str, Any] | None) -> str:
