@@ -18,7 +18,8 @@ from livestem.domain.parameters import PRESETS, Processing
 from livestem.domain.truth import Truth
 from livestem.runtime.accumulator import Accumulator
 from livestem.runtime.features import Collected, Encoder
-from livestem.runtime.finals import Finals, LabelMap, finalise
+from livestem.runtime.finals import Finals, finalise
+from livestem.runtime.label_map import LabelMap
 from livestem.runtime.recipe import resolve
 from livestem.runtime.results import name
 from livestem.runtime.saved import SavedResult

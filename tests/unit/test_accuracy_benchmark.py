@@ -16,7 +16,7 @@ from livestem.domain.parameters import GRAPHEM_LINES, Processing
 from livestem.runtime.accumulator import Accumulator
 from livestem.runtime.batch import run_batch
 from livestem.runtime.features import Collected
-from livestem.runtime.finals import LabelMap
+from livestem.runtime.label_map import LabelMap
 from livestem.runtime.recipe import resolve
 from livestem.runtime.saved import read_result
 from livestem.runtime.scoring import score

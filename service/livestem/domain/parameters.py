@@ -142,9 +142,9 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     eds_modalities : what EDS is turned into
     ensembles : modalities joined with haadf, and how, by method
     fewshot : ``softmax`` over negative distances (published) or ``calibrated``
-    whitened : methods that see features whitened by the differences of neighbouring chips
-    compressed : methods that see the inverse hyperbolic sine of the features: linear within the noise, logarithmic
-        beyond, so that a few chips on a border do not outweigh whole phases
+    whitened : whether joined features are whitened by the differences of neighbouring chips
+    regions : methods that join regions of like chips by the evidence for one phase, instead of single chips
+    borders : whether chips on borders are decided by what of each phase they show (few-shot, and maps of regions)
     louvain_weights : edges keep the similarity, or are all 1
     louvain_threshold : edges below are dropped: a rule or a number
     louvain_backend : igraph, or networkx with python-louvain: the slow reference
@@ -157,8 +157,9 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     eds_modalities: tuple[str, ...]
     ensembles: dict[str, EnsembleWay]
     fewshot: Literal["calibrated", "softmax"]
-    whitened: tuple[str, ...] = ()
-    compressed: tuple[str, ...] = ()
+    whitened: bool = False
+    regions: tuple[str, ...] = ()
+    borders: bool = False
     louvain_weights: LouvainWeights
     louvain_threshold: LouvainThreshold
     louvain_backend: LouvainBackend = "igraph"
@@ -180,8 +181,9 @@ PRESETS: dict[str, Preset] = {
         eds_modalities=("lines",),
         ensembles={"fewshot": "joint", "ward": "joint", "louvain": "joint"},
         fewshot="calibrated",
-        whitened=("fewshot", "louvain"),
-        compressed=("ward",),
+        whitened=True,
+        regions=("ward", "louvain"),
+        borders=True,
         louvain_weights="similarity",
         louvain_threshold="mean",
         strays_in_total=False,
@@ -215,7 +217,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes
     ----------
-    clusters : for Ward; None = suggested from the merge heights
+    clusters : for Ward; None = as many as the support set has classes, or as the data suggest
     elements, elements_origin : the specimen's, and who named them (``user``, ``metadata``, ``automatic``, or the
         earlier scan of the ``support`` set)
     strays : fitted, and kept apart from the specimen

@@ -23,7 +23,7 @@ from livestem.stages.chips import coverage, cut, windows
 from livestem.stages.clahe import equalise
 from livestem.stages.features import square_root, standard_of
 from livestem.stages.grey import GreyRange, percentile_range, to_grey
-from livestem.stages.lattice import lattice_descriptors, margin_px
+from livestem.stages.lattice import ORDER, lattice_descriptors, margin_px
 from livestem.stages.lines import SOFTEST_KEV
 
 LEAST_COVERAGE = 0.5  # a chip of which less was scanned is no data: its texture and counts are not a chip's
@@ -136,14 +136,18 @@ class Collected:
 
 @dataclass(frozen=True)
 class Feature:
-    """One modality: its rows (zeros where not `valid`) and which chips have data.
+    """What one modality says of each chip.
 
     Attributes
     ----------
+    rows : (N, D); zeros where not `valid`
+    valid : (N,) which chips have data
     weight : (N,) how much of a chip is measured, 0..1, where scores are averaged; None: all of it
     raw : (N, R) numbers in units that scans share, before anything that follows from this scan; None: `rows`
     like : brings (M, R) such numbers of other scans to `rows`' place
     columns : names of the columns of `raw`, where they depend on the scan
+    phase : (N, P) those standardised columns that tell phases; None for embeddings of a network
+    linear : (N, M) what mixes linearly where two phases share a chip, in its own units; None likewise
     """
 
     rows: Floats
@@ -152,6 +156,8 @@ class Feature:
     raw: Floats | None = None
     like: Callable[[Floats], Floats] = np.asarray
     columns: tuple[str, ...] = ()
+    phase: Floats | None = None
+    linear: Floats | None = None
 
     @property
     def numbers(self) -> Floats:
@@ -180,7 +186,15 @@ def haadf_feature(data: Collected, parameters: Parameters, encoder: Encoder | No
         seen = np.where(data.haadf_exposure == 0, np.nan, data.haadf)
         rows = lattice_descriptors(windows(seen, data.grid, side, margin), margin).astype(np.float64)
         standard = standard_of(rows, valid)
-        return Feature(standard.apply(rows, valid), valid, raw=_only(rows, valid), like=standard.apply)
+        standardised = standard.apply(rows, valid)
+        return Feature(
+            standardised,
+            valid,
+            raw=_only(rows, valid),
+            like=standard.apply,
+            phase=standardised[:, ORDER],
+            linear=_only(rows[:, :1], valid),
+        )
     picture = grey_picture(data, parameters, grey_range(data, parameters))
     found = encoder.encode(cut(picture, data.grid, side)[valid])
     rows = np.zeros((data.grid.chips, found.shape[1]))
@@ -230,13 +244,16 @@ def eds_features(
     if "lines" in names:
         per_visit = quantifier.named(fitted) / data.visits()
         standard = standard_of(square_root(per_visit), valid)
+        rows = standard.apply(square_root(per_visit), valid)
         features["lines"] = Feature(
-            standard.apply(square_root(per_visit), valid),
+            rows,
             valid,
             weight,
             _only(per_visit / per_chip, valid),
             lambda raw: standard.apply(square_root(raw * per_chip)),
             quantifier.named_determined(fitted),
+            phase=rows,
+            linear=_only(per_visit, valid),
         )
     if "atomic" in names:
         found = quantifier.composition(fitted)

@@ -9,30 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from livestem.domain.parameters import Parameters
 from livestem.domain.regions import Calibration, Region
 from livestem.domain.support import UNKNOWN
+from livestem.runtime.clusters import Clusters
 from livestem.runtime.features import Collected, Encoder, Feature, eds_features, haadf_feature, score_weights
+from livestem.runtime.label_map import Facts, Joined, Key, LabelMap
 from livestem.runtime.numerics import digest_of, numerics_of
 from livestem.runtime.quantification import Quantifier, build_quantifier
 from livestem.runtime.regions import describe_maps
-from livestem.stages import agreement, ensemble, fewshot, louvain, rejection, ward
-from livestem.stages.features import join, neighbour_whitening
+from livestem.stages import agreement, fewshot, rejection
 
-Key = tuple[str, str]  # method, modality
 _CLIPPED = 0.01  # of the pixels at an end of the detector's range: hot and dead pixels are fewer
-
-
-@dataclass(frozen=True)
-class LabelMap:
-    """One method on one modality: labels (rows, cols) int16, scores (classes, rows, cols) or None, and facts."""
-
-    labels: NDArray[np.int16]
-    scores: NDArray[np.float32] | None = None
-    classes: tuple[str, ...] = ()
-    facts: dict[str, str | int | float | bool | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,7 +88,7 @@ def modalities(features: Mapping[str, Feature]) -> list[tuple[str, ...]]:
     """Return what is clustered: each modality, then haadf with each other one."""
     single = [(name,) for name in features]
     pairs = [("haadf", name) for name in features if name != "haadf" and "haadf" in features]
-    return [parts for parts in single + pairs if _valid(parts, features).any()]
+    return [parts for parts in single + pairs if np.all([features[p].valid for p in parts], axis=0).any()]
 
 
 def fewshot_map(
@@ -111,16 +100,19 @@ def fewshot_map(
     they lack a number that this scan has.
 
     As published: softmax over distances, ensembles by the mean of the scores. Default: the parts joined and
-    whitened by the differences of neighbours, probabilities calibrated; chips unlike any class `unknown` if asked.
+    whitened by the differences of neighbours, probabilities calibrated, and chips on borders decided by what of each
+    class they show; chips unlike any class `unknown` if asked.
     """
     assert parameters.support is not None
     classes, chips = parameters.support.indices(data.grid), data.grid.chips
+    own = Joined.of(parts, features, data.grid, parameters)
     if data.borrowed is not None:
         beside = {part: features[part].beside(data.borrowed, part) for part in parts}
         features = {part: found for part, found in beside.items() if found is not None}
         if len(features) < len(parts):
             return None
-    valid = _valid(parts, features)
+    joined = Joined.of(parts, features, data.grid, parameters)
+    valid = joined.valid
     if not fewshot.finished(classes, valid):
         return None
     if parameters.recipe.fewshot == "softmax":
@@ -130,22 +122,23 @@ def fewshot_map(
             by_part[part] = fewshot.softmax_scores(rows, fewshot.prototypes(rows, classes, there), there)
         scores = fewshot.combine(by_part, score_weights(parts, features, parameters))
     else:
-        rows = _joined(parts, features, data, parameters, "fewshot")
+        rows = joined.rows()
         calibration = fewshot.calibrate(rows, classes, valid)
         scores = fewshot.calibrated_scores(rows, calibration, valid)
     scores, valid = scores[:chips], valid[:chips]
-    facts: dict[str, Any] = {"scores": parameters.recipe.fewshot, "support": parameters.support.version}
+    if (settled := own.settled(fewshot.predict(scores, valid))) is not None:
+        scores = settled.over(scores)
+    facts: Facts = {"scores": parameters.recipe.fewshot, "support": parameters.support.version}
     names = parameters.support.names
     if parameters.reject:
         away = rejection.unknown(rows[:chips], calibration, data.grid.shape, parameters.reject, valid)
         scores, names = rejection.with_unknown(scores, away), (*names, UNKNOWN)
         facts["unknown"] = int(away.sum())
-    labels = fewshot.predict(scores, valid)
     return LabelMap(
-        _as_map(labels, data),
+        joined.as_map(fewshot.predict(scores, valid)),
         np.ascontiguousarray(scores.T.reshape(-1, *data.grid.shape).astype(np.float32)),
         names,
-        facts | _way(parts, parameters, "fewshot"),
+        facts | joined.way("fewshot"),
     )
 
 
@@ -171,71 +164,16 @@ def _maps(
                 found = fewshot_map(parts, features, data, parameters)
                 if found is not None:
                     maps["fewshot", "+".join(parts)] = found
+    clusters = Clusters()
+    every = [Joined.of(parts, features, data.grid, parameters) for parts in everything]
     with _timed(timings, "ward"):
-        for parts in everything:
-            maps["ward", "+".join(parts)] = _ward(parts, features, data, parameters, maps)
+        for joined in every:
+            maps["ward", joined.name] = clusters.ward(joined)
     with _timed(timings, "louvain"):
-        similarities: dict[str, NDArray[np.float64]] = {}
-        for parts in everything:
-            maps["louvain", "+".join(parts)] = _louvain(parts, features, data, parameters, similarities)
+        single = {joined.name: joined for joined in every if len(joined.parts) == 1}
+        for joined in every:
+            maps["louvain", joined.name] = clusters.louvain(joined, single)
     return maps
-
-
-def _ward(
-    parts: tuple[str, ...],
-    features: Mapping[str, Feature],
-    data: Collected,
-    parameters: Parameters,
-    maps: Mapping[Key, LabelMap],
-) -> LabelMap:
-    if len(parts) > 1 and parameters.recipe.ensembles["ward"] == "vector":
-        voted = ensemble.vector_vote(*(maps["ward", p].labels.ravel() for p in parts))
-        return LabelMap(_as_map(voted, data), facts=_way(parts, parameters, "ward"))
-    valid = _valid(parts, features)
-    tree = ward.ward_tree(_joined(parts, features, data, parameters, "ward"), valid)
-    wanted = parameters.clusters or (len(parameters.support.names) if parameters.support else None)
-    differing = int(np.count_nonzero(tree.merges[:, 2] > 0)) + 1  # equal chips cannot be told apart
-    clusters = min(wanted or ward.suggest_clusters(tree), differing)
-    facts: dict[str, Any] = {"clusters": clusters, "suggested": wanted is None}
-    return LabelMap(_as_map(tree.cut(clusters), data), facts=facts | _way(parts, parameters, "ward"))
-
-
-def _louvain(
-    parts: tuple[str, ...],
-    features: Mapping[str, Feature],
-    data: Collected,
-    parameters: Parameters,
-    similarities: dict[str, NDArray[np.float64]],
-) -> LabelMap:
-    recipe, valid = parameters.recipe, _valid(parts, features)
-    # one chip is one community, and so are chips that do not differ: standardised, they have no direction either
-    if not any(np.ptp(features[p].rows[valid], axis=0).any() for p in parts):
-        return LabelMap(_as_map(valid.astype(np.int16) - 1, data), facts={"communities": 1})
-    if len(parts) == 1:
-        similarity = louvain.similarity_matrix(_joined(parts, features, data, parameters, "louvain"), valid)
-        similarities[parts[0]] = similarity
-    elif recipe.ensembles["louvain"] == "mean":
-        missing = [p for p in parts if p not in similarities]
-        similarities |= {p: louvain.similarity_matrix(features[p].rows, features[p].valid) for p in missing}
-        similarity = ensemble.mean_affinity([similarities[p] for p in parts])
-    else:
-        similarity = louvain.similarity_matrix(_joined(parts, features, data, parameters, "louvain"), valid)
-    found = louvain.communities(
-        similarity,
-        recipe.louvain_threshold,
-        recipe.louvain_weights,
-        parameters.seed,
-        recipe.louvain_backend,
-        valid=valid,
-        starts=recipe.louvain_starts,
-    )
-    facts: dict[str, Any] = {
-        "communities": found.count,
-        "modularity": found.modularity,
-        "threshold": found.threshold,
-        "edges": found.edges,
-    }
-    return LabelMap(_as_map(found.labels, data), facts=facts | _way(parts, parameters, "louvain"))
 
 
 def _agreement(maps: Mapping[Key, LabelMap]) -> dict[str, dict[str, float | None]]:
@@ -244,31 +182,6 @@ def _agreement(maps: Mapping[Key, LabelMap]) -> dict[str, dict[str, float | None
         wanted: agreement.pairwise({modality: x.labels for (method, modality), x in maps.items() if method == wanted})
         for wanted in methods
     }
-
-
-def _joined(
-    parts: tuple[str, ...], features: Mapping[str, Feature], data: Collected, parameters: Parameters, method: str
-) -> NDArray[np.float64]:
-    """Return the parts' features side by side, compressed or whitened if the preset says so for this method."""
-    rows = join([features[p].rows for p in parts])
-    if method in parameters.recipe.compressed:
-        return np.arcsinh(rows)
-    if method in parameters.recipe.whitened:
-        valid, chips = _valid(parts, features), data.grid.chips  # borrowed chips come after, and have no neighbours
-        return neighbour_whitening(rows[:chips], data.grid.shape, valid[:chips]).apply(rows, valid)
-    return rows
-
-
-def _valid(parts: tuple[str, ...], features: Mapping[str, Feature]) -> NDArray[np.bool_]:
-    return np.asarray(np.all([features[p].valid for p in parts], axis=0), bool)
-
-
-def _way(parts: tuple[str, ...], parameters: Parameters, method: str) -> dict[str, Any]:
-    return {"ensemble": parameters.recipe.ensembles[method]} if len(parts) > 1 else {}
-
-
-def _as_map(labels: NDArray[np.int16], data: Collected) -> NDArray[np.int16]:
-    return np.ascontiguousarray(labels.reshape(data.grid.shape), dtype=np.int16)
 
 
 def _warnings(data: Collected, quantifier: Quantifier | None, calibration: Calibration | None) -> Iterator[str]:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from livestem.domain.parameters import Parameters
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.features import Collected, Encoder, Feature, eds_features, grey_picture, grey_range, haadf_feature
-from livestem.runtime.finals import LabelMap, fewshot_map, modalities
+from livestem.runtime.finals import fewshot_map, modalities
+from livestem.runtime.label_map import LabelMap
 from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.quantification import Quantifier, build_quantifier
 from livestem.stages.chips import coverage, cut

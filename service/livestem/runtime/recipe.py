@@ -108,8 +108,11 @@ def checked(**asked: object) -> Processing:
 
 
 def _recipe(preset: Preset, asked: Processing) -> Preset:
-    """Return a preset with what is asked beside it."""
+    """Return a preset with what is asked beside it; who shapes the graph of chips wants communities of chips."""
+    graph = (asked.louvain_weights, asked.louvain_threshold, asked.louvain_backend)
+    of_chips = any(wish is not None for wish in graph) or (asked.ensembles or {}).get("louvain") == "mean"
     wishes = {
+        "regions": tuple(method for method in preset.regions if method != "louvain") if of_chips else None,
         "louvain_weights": asked.louvain_weights,
         "louvain_threshold": asked.louvain_threshold,
         "louvain_backend": asked.louvain_backend,

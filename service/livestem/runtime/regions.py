@@ -18,7 +18,7 @@ from livestem.stages.region_haadf import HaadfChips
 from livestem.stages.spacing import LatticeResult
 
 if TYPE_CHECKING:
-    from livestem.runtime.finals import Key, LabelMap
+    from livestem.runtime.label_map import Key, LabelMap
 
 
 def describe_maps(

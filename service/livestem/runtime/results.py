@@ -19,8 +19,9 @@ from livestem.domain.errors import StoreError
 from livestem.domain.geometry import Grid
 from livestem.runtime.borrowed import CHIPS, ChipFacts
 from livestem.runtime.features import Feature, grey_range
-from livestem.runtime.finals import Finals, Key, LabelMap
+from livestem.runtime.finals import Finals
 from livestem.runtime.hspy import write_hspy
+from livestem.runtime.label_map import Key, LabelMap
 from livestem.runtime.regions import region_names
 from livestem.runtime.registration import Registration
 from livestem.stages.clahe import CLIP_LIMIT, TILES

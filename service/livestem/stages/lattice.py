@@ -69,6 +69,10 @@ DESCRIPTOR_NAMES: tuple[str, ...] = (
     "entropy",
 )
 """Columns of `lattice_descriptors`, in order."""
+ORDER: tuple[int, ...] = tuple(
+    DESCRIPTOR_NAMES.index(name) for name in ("level", "contrast", "skewness", "kurtosis", "peak", "entropy")
+)
+"""Columns that say how bright and how ordered a chip is, whichever way its crystal lies: grains share them."""
 
 
 def margin_px(chip_px: int) -> int:

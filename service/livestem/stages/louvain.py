@@ -216,6 +216,35 @@ def communities(
     )
 
 
+def partition(weights: Floats, seed: int = 42) -> NDArray[np.int64]:
+    """Find communities of a weighted graph.
+
+    Parameters
+    ----------
+    weights : (N, N) float64, not negative
+        Above the diagonal those of the edges, on it those of loops; below it is not read.
+    seed : int
+        Of the order in which nodes are visited.
+
+    Returns
+    -------
+    (N,) int
+        Labels 0, 1, ...
+    """
+    graph = _weighted(weights)
+    return _with_igraph(graph, seed) if len(graph.pairs) else np.arange(graph.nodes)
+
+
+def modularity(weights: Floats, labels: NDArray[np.int64]) -> float:
+    """Return Newman's modularity of a partition (N,) of such a graph; 0 without edges."""
+    return _modularity(_weighted(weights), labels)
+
+
+def _weighted(weights: Floats) -> _Graph:
+    pairs = np.argwhere(np.triu(weights) > 0).astype(np.int32)
+    return _Graph(len(weights), pairs, weights[pairs[:, 0], pairs[:, 1]])
+
+
 def _square(similarity: NDArray[Any]) -> NDArray[Any]:
     matrix = np.asarray(similarity)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:

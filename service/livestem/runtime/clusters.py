@@ -1,0 +1,123 @@
+"""Clusters of a completed scan, by Ward's method and as Louvain communities: of chips, or of regions of like chips.
+
+Of chips, as published: every chip by itself. Of regions, by default: neighbours are grown to regions first, regions are
+joined to phases by the evidence (`stages.regions`, `stages.phases`), and then every chip goes to the phase whose mean
+it resembles most, chips on borders to the one they show more of. Where a scan has no region to speak of (a few chips,
+or all alike), or more clusters are asked for than there are regions, chips are clustered by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livestem.runtime.label_map import Facts, Joined, LabelMap
+from livestem.stages import ensemble, fewshot, louvain, ward
+from livestem.stages.agreement import number_by_appearance
+from livestem.stages.phases import communities_of_regions, phase_tree
+from livestem.stages.regions import Regions, find_regions
+
+Labels = NDArray[np.int16]
+
+
+class Clusters:
+    """Clusters every modality and ensemble of one scan; what several maps need is computed once."""
+
+    def __init__(self) -> None:
+        self._regions: dict[str, Regions | None] = {}
+        self._ward: dict[str, Labels] = {}
+        self._similarities: dict[str, NDArray[np.float64]] = {}
+
+    def ward(self, joined: Joined) -> LabelMap:
+        """Return Ward's clusters."""
+        recipe = joined.parameters.recipe
+        if len(joined.parts) > 1 and recipe.ensembles["ward"] == "vector":
+            labels = ensemble.vector_vote(*(self._ward[p] for p in joined.parts))
+            return LabelMap(joined.as_map(labels), facts=joined.way("ward"))
+        support = joined.parameters.support
+        wanted = joined.parameters.clusters or (len(support.names) if support else None)
+        regions = self._of(joined) if "ward" in recipe.regions else None
+        if regions is None or (wanted or 1) > np.count_nonzero(regions.solid):
+            labels, facts = _ward_of_chips(joined, wanted)
+        else:
+            tree = phase_tree(regions.samples[regions.solid])
+            clusters = wanted or tree.suggested
+            labels = _every_chip(joined, regions.chips(tree.cut(clusters)))
+            facts = {"clusters": clusters, "regions": tree.regions}
+        self._ward[joined.name] = labels
+        return LabelMap(joined.as_map(labels), facts=facts | {"suggested": wanted is None} | joined.way("ward"))
+
+    def louvain(self, joined: Joined, features: Mapping[str, Joined]) -> LabelMap:
+        """Return Louvain communities; `features` has the single modalities, whose affinities may be averaged."""
+        regions = self._of(joined) if "louvain" in joined.parameters.recipe.regions else None
+        if regions is None:
+            return self._louvain_of_chips(joined, features)
+        found = communities_of_regions(regions.samples[regions.solid], joined.parameters.seed)
+        labels = _every_chip(joined, regions.chips(found.labels))
+        facts: Facts = {
+            "communities": int(labels.max()) + 1,
+            "modularity": found.modularity,
+            "regions": len(found.labels),
+        }
+        return LabelMap(joined.as_map(labels), facts=facts | joined.way("louvain"))
+
+    def _of(self, joined: Joined) -> Regions | None:
+        """Return the regions of a scan; None where there are none to join."""
+        if joined.name not in self._regions:
+            found, rows = None, joined.phase_rows()
+            if rows is not None and np.ptp(rows[joined.valid], axis=0).any():
+                mixing = joined.features[-1].phase  # the spectra, where there are any: counts mix linearly
+                assert mixing is not None
+                mixing = mixing if joined.parts != ("haadf",) else mixing[:, :1]  # of the picture only the level does
+                found = find_regions(rows, mixing, joined.grid.shape, joined.valid)
+            self._regions[joined.name] = found if found is not None and found.solid.any() else None
+        return self._regions[joined.name]
+
+    def _louvain_of_chips(self, joined: Joined, features: Mapping[str, Joined]) -> LabelMap:
+        recipe, valid = joined.parameters.recipe, joined.valid
+        # one chip is one community, and so are chips that do not differ: standardised, they have no direction either
+        if not any(np.ptp(f.rows[valid], axis=0).any() for f in joined.features):
+            return LabelMap(joined.as_map(valid.astype(np.int16) - 1), facts={"communities": 1})
+        if len(joined.parts) > 1 and recipe.ensembles["louvain"] == "mean":
+            similarity = ensemble.mean_affinity([self._similarity(features[p]) for p in joined.parts])
+        else:
+            similarity = self._similarity(joined)
+        found = louvain.communities(
+            similarity,
+            recipe.louvain_threshold,
+            recipe.louvain_weights,
+            joined.parameters.seed,
+            recipe.louvain_backend,
+            valid=valid,
+            starts=recipe.louvain_starts,
+        )
+        facts: Facts = {
+            "communities": found.count,
+            "modularity": found.modularity,
+            "threshold": found.threshold,
+            "edges": found.edges,
+        }
+        return LabelMap(joined.as_map(found.labels), facts=facts | joined.way("louvain"))
+
+    def _similarity(self, joined: Joined) -> NDArray[np.float64]:
+        if joined.name not in self._similarities:
+            self._similarities[joined.name] = louvain.similarity_matrix(joined.rows(), joined.valid)
+        return self._similarities[joined.name]
+
+
+def _ward_of_chips(joined: Joined, wanted: int | None) -> tuple[Labels, Facts]:
+    tree = ward.ward_tree(joined.rows(), joined.valid)
+    differing = int(np.count_nonzero(tree.merges[:, 2] > 0)) + 1  # equal chips cannot be told apart
+    clusters = min(wanted or ward.suggest_clusters(tree), differing)
+    return tree.cut(clusters), {"clusters": clusters}
+
+
+def _every_chip(joined: Joined, phases: NDArray[np.integer]) -> Labels:
+    """Give every chip the phase of the nearest mean, and settle the borders; (N,) by first appearance."""
+    rows, valid = joined.rows(), joined.valid
+    examples: Sequence[Sequence[int]] = [np.flatnonzero(phases == k).tolist() for k in range(int(phases.max()) + 1)]
+    nearest = fewshot.predict(fewshot.softmax_scores(rows, fewshot.prototypes(rows, examples, valid), valid), valid)
+    settled = joined.settled(nearest)
+    return number_by_appearance(nearest if settled is None else settled.labels)
