@@ -29,6 +29,7 @@ from livestem.stages.region_haadf import HaadfChips
 NO_HAADF = "no HAADF in this scan"
 NO_EDS = "no EDS in this scan"
 NOT_VISITED = "no HAADF pixel of this region was visited"
+_LEAST_PERCENT = 1e-6  # at.%: below is none, whatever its sigma; no spectrum counts so many photons
 SIGNIFICANT = 3.0  # sigmas: below, a ratio to it is skewed, and its linear error means nothing
 MOST_PAIRED = 8  # regions; a map of a hundred communities would have ten thousand pairs that nobody reads
 _LATTICE_FIELDS = ("d_spacing_nm", "d_spacing_sigma_nm", "d_fast_nm", "d_slow_nm")
@@ -180,7 +181,7 @@ def difference(a: Region, b: Region) -> Difference:
             lacking = a.name if x is None or sx is None else b.name
             percent[element] = sigma[element] = None
             notes[element] = f"{lacking} has no value for it"
-        elif y <= 0 or y < SIGNIFICANT * sy:
+        elif y < max(_LEAST_PERCENT, SIGNIFICANT * sy):
             percent[element] = sigma[element] = None
             notes[element] = f"{b.name} has {y:.2g} +- {sy:.2g} at.% of it, which may be none"
         else:
