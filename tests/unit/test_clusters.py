@@ -101,3 +101,13 @@ def test_who_shapes_the_graph_of_chips_gets_communities_of_chips(asked: dict[str
     found = _maps(features, _parameters(recipe))
     assert "threshold" in found["louvain.haadf+lines"].facts
     assert "regions" in found["ward.haadf+lines"].facts
+
+
+def test_few_chips_are_clustered_by_themselves():
+    """Fewer than ten for every column of the features: their covariance is unknown, and one phase would fit it all."""
+    rng = np.random.default_rng(0)
+    rows, valid = rng.normal(size=(TRUTH.size, 80)) + 9.0 * TRUTH[:, None], np.ones(TRUTH.size, bool)
+    wide = Feature(rows, valid, phase=rows, linear=rows)
+    maps = _maps({"haadf": wide, "lines": wide}, _parameters())
+    assert "regions" not in maps["ward.haadf"].facts and "threshold" in maps["louvain.haadf"].facts
+    assert maps["ward.haadf"].labels.max() > 0

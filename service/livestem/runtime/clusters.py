@@ -2,7 +2,7 @@
 
 Of chips, as published: every chip by itself. Of regions, by default: neighbours are grown to regions first, regions are
 joined to phases by the evidence (`stages.regions`, `stages.phases`), and then every chip goes to the phase whose mean
-it resembles most, chips on borders to the one they show more of. Where a scan has no region to speak of (a few chips,
+it resembles most, chips on borders to the one they show more of. Where a scan has no region to speak of (few chips,
 or all alike), or more clusters are asked for than there are regions, chips are clustered by themselves.
 """
 
@@ -18,6 +18,8 @@ from livestem.stages import ensemble, fewshot, louvain, ward
 from livestem.stages.agreement import number_by_appearance
 from livestem.stages.phases import communities_of_regions, phase_tree
 from livestem.stages.regions import Regions, find_regions
+
+_CHIPS_A_COLUMN = 10  # of the features: with fewer chips a covariance is guesswork, and everything looks like one phase
 
 Labels = NDArray[np.int16]
 
@@ -67,7 +69,7 @@ class Clusters:
         """Return the regions of a scan; None where there are none to join."""
         if joined.name not in self._regions:
             found, rows = None, joined.phase_rows()
-            if rows is not None and np.ptp(rows[joined.valid], axis=0).any():
+            if rows is not None and _enough(rows[joined.valid]):
                 mixing = joined.features[-1].phase  # the spectra, where there are any: counts mix linearly
                 assert mixing is not None
                 mixing = mixing if joined.parts != ("haadf",) else mixing[:, :1]  # of the picture only the level does
@@ -105,6 +107,11 @@ class Clusters:
         if joined.name not in self._similarities:
             self._similarities[joined.name] = louvain.similarity_matrix(joined.rows(), joined.valid)
         return self._similarities[joined.name]
+
+
+def _enough(rows: NDArray[np.float64]) -> bool:
+    """Return whether there are chips enough to tell phases by how they scatter, and whether they differ at all."""
+    return len(rows) >= _CHIPS_A_COLUMN * rows.shape[1] and bool(np.ptp(rows, axis=0).any())
 
 
 def _ward_of_chips(joined: Joined, wanted: int | None) -> tuple[Labels, Facts]:
