@@ -80,8 +80,8 @@ def demo(
 
 
 def examples(simulation: Simulation, grid: Any, seed: int) -> SupportSet:
-    """Choose examples of every class as a microscopist would: a few clear chips, anywhere in the class."""
-    labels, purity = simulation.truth.class_of_chips(grid)
+    """Choose examples of every class as a microscopist would: a few clear chips of the field as it was at first."""
+    labels, purity = simulation.truth.class_of_chips(grid, registered=True)
     rng = np.random.default_rng(seed)
     classes = []
     for label, name in enumerate(simulation.truth.names):
