@@ -111,3 +111,24 @@ def test_few_chips_are_clustered_by_themselves():
     maps = _maps({"haadf": wide, "lines": wide}, _parameters())
     assert "regions" not in maps["ward.haadf"].facts and "threshold" in maps["louvain.haadf"].facts
     assert maps["ward.haadf"].labels.max() > 0
+
+
+def test_regions_of_one_phase_leave_the_word_to_the_chips():
+    """A slow gradient is one wide normal law to the evidence; a map of a single label would say nothing of it."""
+    rng = np.random.default_rng(2)
+    rows = np.linspace(0, 3, TRUTH.size)[:, None] + rng.normal(size=(TRUTH.size, 12))
+    wide = Feature(rows, np.ones(TRUTH.size, bool), phase=rows, linear=rows)
+    maps = _maps({"haadf": wide, "lines": wide}, _parameters())
+    for name in ("ward.lines", "louvain.lines"):
+        assert maps[name].labels.max() > 0 and "regions" not in maps[name].facts, name
+
+
+def test_tiny_communities_are_merged_by_default_and_kept_as_published(features):
+    """A threshold so high that some chips have no edge at all."""
+    lonely = msgspec.structs.replace(PRESETS["default"], regions=("ward",), louvain_threshold=0.999)
+    published = msgspec.structs.replace(lonely, regions=())
+    merged, kept = (_maps(features, _parameters(recipe))["louvain.lines"].labels for recipe in (lonely, published))
+    assert np.bincount(kept.ravel()).min() < 4 <= np.bincount(merged.ravel()).min()
+    large = np.flatnonzero(np.bincount(kept.ravel()) >= 4)
+    for label in large:
+        assert len(np.unique(merged[kept == label])) == 1, "the others stay together"

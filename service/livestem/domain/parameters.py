@@ -6,6 +6,7 @@ Whose word counts: the sender's `processing` over the service's flags over its c
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Literal
 
 import msgspec
@@ -15,7 +16,7 @@ from livestem.domain.regions import LONGEST_D_NM, SHORTEST_D_NM
 from livestem.domain.support import SupportSet
 
 _MOST_REJECTED = 0.5  # beyond, most chips of every class would be unknown
-_MOST = 10**6  # chips, pixels or nanometres: no field is larger
+_MOST = 10**6  # chips, pixels or nanometres: no field is larger; and k-factors span three decades, not twelve
 _CHOICES = (frozenset({"chip_px", "chip_nm"}), frozenset({"grey", "grey_range"}))  # that have several fields
 
 PresetName = Literal["default", "as_published", "graphem"]
@@ -80,6 +81,9 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 raise ValueError(f"{name} must be positive and at most {most:g}, got {size:g}")
         if self.reject is not None and not 0 <= self.reject <= _MOST_REJECTED:
             raise ValueError(f"reject is a share of chips, 0 (never) to {_MOST_REJECTED}, got {self.reject:g}")
+        twice = [line for line, times in Counter(self.lines or ()).items() if times > 1]
+        if twice:
+            raise ValueError(f"line {twice[0]} is named twice; name each line once")
         check_k_factors(self.k_factors or {})
         _check_grey(self.grey, self.grey_range)
         for method, way in (self.ensembles or {}).items():
@@ -105,10 +109,10 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def check_k_factors(table: dict[str, float]) -> None:
-    """Raise ValueError unless every k-factor is a positive, finite number."""
+    """Raise ValueError unless every k-factor is a number that a detector can have."""
     for line, k in table.items():
-        if not 0 < k < float("inf"):
-            raise ValueError(f"the k-factor of {line} must be positive, got {k:g}")
+        if not 1 / _MOST <= k <= _MOST:
+            raise ValueError(f"the k-factor of {line} must be positive, {1 / _MOST:g} to {_MOST:g}, got {k:g}")
 
 
 def _check_grey(grey: Grey | None, grey_range: tuple[float, float] | None) -> None:

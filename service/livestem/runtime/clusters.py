@@ -2,8 +2,10 @@
 
 Of chips, as published: every chip by itself. Of regions, by default: neighbours are grown to regions first, regions are
 joined to phases by the evidence (`stages.regions`, `stages.phases`), and then every chip goes to the phase whose mean
-it resembles most, chips on borders to the one they show more of. Where a scan has no region to speak of (few chips,
-or all alike), or more clusters are asked for than there are regions, chips are clustered by themselves.
+it resembles most, chips on borders to the one they show more of. Where a scan has no region to speak of, where its
+regions show one phase only (the evidence says one unless it is sure of two, and coarse maps have few chips), or more
+clusters are asked for than there are regions, chips are clustered by themselves, and communities of fewer than four
+are given to the nearest.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from numpy.typing import NDArray
 from livestem.runtime.label_map import Facts, Joined, LabelMap
 from livestem.stages import ensemble, fewshot, louvain, ward
 from livestem.stages.agreement import number_by_appearance
-from livestem.stages.phases import communities_of_regions, phase_tree
+from livestem.stages.phases import PhaseTree, communities_of_regions, phase_tree
 from livestem.stages.regions import Regions, find_regions
 
+_LEAST = 4  # chips of a community where the preset merges tiny ones, as many as make a solid region
 _CHIPS_A_COLUMN = 10  # of the features: with fewer chips a covariance is guesswork, and everything looks like one phase
 
 Labels = NDArray[np.int16]
@@ -28,7 +31,7 @@ class Clusters:
     """Clusters every modality and ensemble of one scan; what several maps need is computed once."""
 
     def __init__(self) -> None:
-        self._regions: dict[str, Regions | None] = {}
+        self._regions: dict[str, tuple[Regions, PhaseTree] | None] = {}
         self._ward: dict[str, Labels] = {}
         self._similarities: dict[str, NDArray[np.float64]] = {}
 
@@ -40,41 +43,35 @@ class Clusters:
             return LabelMap(joined.as_map(labels), facts=joined.way("ward"))
         support = joined.parameters.support
         wanted = joined.parameters.clusters or (len(support.names) if support else None)
-        regions = self._of(joined) if "ward" in recipe.regions else None
-        if regions is None or (wanted or 1) > np.count_nonzero(regions.solid):
+        found = self._of(joined) if "ward" in recipe.regions else None
+        if found is None or (wanted or 1) > found[1].regions:
             labels, facts = _ward_of_chips(joined, wanted)
         else:
-            tree = phase_tree(regions.samples[regions.solid])
-            clusters = wanted or tree.suggested
-            labels = _every_chip(joined, regions.chips(tree.cut(clusters)))
-            facts = {"clusters": clusters, "regions": tree.regions}
+            regions, tree = found
+            labels = _every_chip(joined, regions.chips(tree.cut(wanted or tree.suggested)))
+            facts = {"clusters": int(labels.max()) + 1, "regions": tree.regions}
         self._ward[joined.name] = labels
         return LabelMap(joined.as_map(labels), facts=facts | {"suggested": wanted is None} | joined.way("ward"))
 
     def louvain(self, joined: Joined, features: Mapping[str, Joined]) -> LabelMap:
         """Return Louvain communities; `features` has the single modalities, whose affinities may be averaged."""
-        regions = self._of(joined) if "louvain" in joined.parameters.recipe.regions else None
-        if regions is None:
+        found = self._of(joined) if "louvain" in joined.parameters.recipe.regions else None
+        if found is None:
             return self._louvain_of_chips(joined, features)
-        found = communities_of_regions(regions.samples[regions.solid], joined.parameters.seed)
-        labels = _every_chip(joined, regions.chips(found.labels))
+        regions, tree = found
+        communities = communities_of_regions(regions.samples[regions.solid], joined.parameters.seed)
+        labels = _every_chip(joined, regions.chips(communities.labels))
         facts: Facts = {
             "communities": int(labels.max()) + 1,
-            "modularity": found.modularity,
-            "regions": len(found.labels),
+            "modularity": communities.modularity,
+            "regions": tree.regions,
         }
         return LabelMap(joined.as_map(labels), facts=facts | joined.way("louvain"))
 
-    def _of(self, joined: Joined) -> Regions | None:
-        """Return the regions of a scan; None where there are none to join."""
+    def _of(self, joined: Joined) -> tuple[Regions, PhaseTree] | None:
+        """Return the regions of a scan and their tree; None where they show no more than one phase."""
         if joined.name not in self._regions:
-            found, rows = None, joined.phase_rows()
-            if rows is not None and _enough(rows[joined.valid]):
-                mixing = joined.features[-1].phase  # the spectra, where there are any: counts mix linearly
-                assert mixing is not None
-                mixing = mixing if joined.parts != ("haadf",) else mixing[:, :1]  # of the picture only the level does
-                found = find_regions(rows, mixing, joined.grid.shape, joined.valid)
-            self._regions[joined.name] = found if found is not None and found.solid.any() else None
+            self._regions[joined.name] = _regions_of(joined)
         return self._regions[joined.name]
 
     def _louvain_of_chips(self, joined: Joined, features: Mapping[str, Joined]) -> LabelMap:
@@ -95,18 +92,34 @@ class Clusters:
             valid=valid,
             starts=recipe.louvain_starts,
         )
+        labels = _without_tiny(joined, found.labels) if recipe.regions else found.labels
         facts: Facts = {
-            "communities": found.count,
+            "communities": int(labels.max()) + 1,
             "modularity": found.modularity,
             "threshold": found.threshold,
             "edges": found.edges,
         }
-        return LabelMap(joined.as_map(found.labels), facts=facts | joined.way("louvain"))
+        return LabelMap(joined.as_map(labels), facts=facts | joined.way("louvain"))
 
     def _similarity(self, joined: Joined) -> NDArray[np.float64]:
         if joined.name not in self._similarities:
             self._similarities[joined.name] = louvain.similarity_matrix(joined.rows(), joined.valid)
         return self._similarities[joined.name]
+
+
+def _regions_of(joined: Joined) -> tuple[Regions, PhaseTree] | None:
+    rows, mixing = (
+        joined.phase_rows(),
+        joined.features[-1].phase,
+    )  # the spectra, where there are any: counts mix linearly
+    if rows is None or mixing is None or not _enough(rows[joined.valid]):
+        return None
+    mixing = mixing if joined.parts != ("haadf",) else mixing[:, :1]  # of the picture only the level does
+    regions = find_regions(rows, mixing, joined.grid.shape, joined.valid)
+    if not regions.solid.any():
+        return None
+    tree = phase_tree(regions.samples[regions.solid])
+    return (regions, tree) if tree.suggested > 1 else None
 
 
 def _enough(rows: NDArray[np.float64]) -> bool:
@@ -123,8 +136,26 @@ def _ward_of_chips(joined: Joined, wanted: int | None) -> tuple[Labels, Facts]:
 
 def _every_chip(joined: Joined, phases: NDArray[np.integer]) -> Labels:
     """Give every chip the phase of the nearest mean, and settle the borders; (N,) by first appearance."""
+    nearest = _nearest(joined, phases)
+    settled = joined.settled(nearest)
+    labels = number_by_appearance(nearest if settled is None else settled.labels)
+    if labels.max() < phases.max():  # a phase lost its last chip to another: those that were sure keep theirs
+        labels = number_by_appearance(np.where(phases >= 0, phases, nearest))
+    return labels
+
+
+def _nearest(joined: Joined, phases: NDArray[np.integer]) -> Labels:
+    """Return (N,) the phase whose mean each chip resembles most; `phases` is -1 where a chip counts for none."""
     rows, valid = joined.rows(), joined.valid
     examples: Sequence[Sequence[int]] = [np.flatnonzero(phases == k).tolist() for k in range(int(phases.max()) + 1)]
-    nearest = fewshot.predict(fewshot.softmax_scores(rows, fewshot.prototypes(rows, examples, valid), valid), valid)
-    settled = joined.settled(nearest)
-    return number_by_appearance(nearest if settled is None else settled.labels)
+    return fewshot.predict(fewshot.softmax_scores(rows, fewshot.prototypes(rows, examples, valid), valid), valid)
+
+
+def _without_tiny(joined: Joined, labels: Labels) -> Labels:
+    """Give the chips of communities of fewer than `_LEAST` to those of the nearest mean, if there are larger ones."""
+    size = np.bincount(labels[labels >= 0])
+    kept = np.where((labels >= 0) & (size[np.maximum(labels, 0)] >= _LEAST), labels, -1)
+    if not (kept >= 0).any() or not ((kept < 0) & (labels >= 0)).any():
+        return labels
+    kept = number_by_appearance(kept)
+    return number_by_appearance(np.where(kept >= 0, kept, _nearest(joined, kept)))

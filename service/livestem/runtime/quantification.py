@@ -140,10 +140,10 @@ def build_quantifier(
     axis, resolution = plan.eds.energy, plan.eds.energy_resolution_mnka_ev
     beam = plan.beam.energy_kv
     warnings: list[str] = []
+    named = (*parameters.elements, *parameters.strays)
     if parameters.elements_origin == "automatic":
         if total.sum() < _ENOUGH_COUNTS:
             return None
-        named = (*parameters.elements, *parameters.strays)
         known = _visible(named, axis, beam)
         if known != named:
             hidden = ", ".join(e for e in named if e not in known)
@@ -152,17 +152,17 @@ def build_quantifier(
         parameters = msgspec.structs.replace(
             parameters, elements=tuple(e for e in found.elements if e not in parameters.strays)
         )
-        warnings += [
-            f"unexplained peak at {energy:.2f} keV ({counts:.0f} counts); name its element with --elements"
-            for energy, counts in found.unexplained
-        ]
+        warnings += _unexplained(found)
         beside = "" if not known else f" beside those the recording names ({', '.join(known)})"
-        added = ", ".join(e for e in found.elements if e not in known) or "none"
-        warnings.append(f"elements found automatically{beside}: {added}")
+        added = ", ".join(e for e in found.elements if e not in known)
+        if added or not known:
+            warnings.append(f"elements found automatically{beside}: {added or 'none'}")
     if not parameters.elements:
         return None
     families, k_factors = quantifier_parts(plan, parameters)
     if final and total.sum() >= _ENOUGH_COUNTS:
+        if parameters.elements_origin == "user":
+            warnings += _unnamed(_identified(total, axis, plan, _visible(named, axis, beam)), named)
         axis, resolution = align(families, axis, total, resolution, beam)
         warnings += _shift_warning(plan.eds.energy, axis)
     operator = build_operator(families, axis, total.astype(np.float64), resolution, beam)
@@ -180,6 +180,20 @@ def foil_of(plan: ScanPlan, parameters: Parameters) -> Foil | None:
     stated = plan.eds.take_off_angle_deg
     take_off = stated if stated is not None and 0 < stated < 90 else DEFAULT_TAKE_OFF_DEG
     return Foil(parameters.thickness_nm, take_off, parameters.density_g_cm3)
+
+
+def _unexplained(found: Identified) -> list[str]:
+    return [
+        f"unexplained peak at {energy:.2f} keV ({counts:.0f} counts); name its element with --elements"
+        for energy, counts in found.unexplained
+    ]
+
+
+def _unnamed(found: Identified, named: tuple[str, ...]) -> list[str]:
+    """Return warnings of what the spectrum shows beside the elements that the user named."""
+    others = ", ".join(e for e in found.elements if e not in named)
+    missing = f"the spectrum also shows {others}, which are not in the 100 %; name them with --elements or --strays"
+    return [*([missing] if others else []), *_unexplained(found)]
 
 
 def _shift_warning(stated: EnergyAxis, found: EnergyAxis) -> list[str]:

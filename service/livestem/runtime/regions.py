@@ -20,6 +20,8 @@ from livestem.stages.spacing import LatticeResult
 if TYPE_CHECKING:
     from livestem.runtime.label_map import Key, LabelMap
 
+_LAG = 0.1  # of a line: there the beam may still lag behind after the flyback, and pixels are not equally far apart
+
 
 def describe_maps(
     maps: Mapping[Key, LabelMap], data: Collected, parameters: Parameters, quantifier: Quantifier | None
@@ -44,10 +46,11 @@ def _calibration(region: str, d_nm: float, maps: Mapping[Key, LabelMap], data: C
         reason = "the scan has no HAADF" if data.haadf is None else f"no label map has it; there are {', '.join(there)}"
         return Calibration(region=region, d_nm=d_nm, reason=reason)
     haadf = HaadfChips.of(data.haadf, data.haadf_exposure, data.grid)
+    steady = np.arange(data.grid.cols) >= _LAG * data.grid.cols
 
     def measured() -> Iterator[tuple[Key, LatticeResult]]:
         for key, label in known:
-            yield key, haadf.lattice_in(maps[key].labels == label)
+            yield key, haadf.lattice_in((maps[key].labels == label) & steady)
 
     return calibrate(region, d_nm, haadf.pixel_nm, measured())
 

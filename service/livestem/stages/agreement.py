@@ -121,14 +121,19 @@ def pairwise(maps: Mapping[str, NDArray[np.integer[Any]]]) -> dict[str, float | 
     dict
         ``"haadf-lines": AMI``, whatever the order of `maps`: modalities before ensembles, modalities as
         haadf, eds, atomic, lines, then others by name; ensembles by their number of parts, then by their
-        parts' order.
+        parts' order. None where one of the two tells nothing apart: a single label agrees with everything, by no
+        merit of its own.
 
     Raises
     ------
     StageError
         If the maps differ in shape.
     """
-    return {f"{a}-{b}": ami(maps[a], maps[b]) for a, b in combinations(sorted(maps, key=_place), 2)}
+    found = {}
+    for a, b in combinations(sorted(maps, key=_place), 2):
+        told = all(len(np.unique(labels)) > 1 for labels in labelled_in_both(maps[a], maps[b]))
+        found[f"{a}-{b}"] = ami(maps[a], maps[b]) if told else None
+    return found
 
 
 def _place(modality: str) -> tuple[int, list[tuple[int, str]]]:
