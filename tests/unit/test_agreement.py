@@ -113,3 +113,10 @@ def test_every_pair_in_one_order_whatever_the_mapping():
 def test_one_map_has_no_pair_and_empty_maps_no_value():
     assert pairwise({"haadf": np.zeros(3, int)}) == {}
     assert pairwise({"haadf": np.full(3, -1), "lines": np.zeros(3, int)}) == {"haadf-lines": None}
+
+
+def test_a_map_that_tells_nothing_apart_agrees_with_nothing():
+    one, two = np.zeros((2, 3), np.int16), np.array([[0, 0, 1], [0, 1, 1]], np.int16)
+    found = pairwise({"haadf": one, "lines": two, "eds": one})
+    assert found == {"haadf-eds": None, "haadf-lines": None, "eds-lines": None}
+    assert pairwise({"haadf": two, "lines": two}) == {"haadf-lines": pytest.approx(1.0)}
