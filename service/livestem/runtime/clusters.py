@@ -108,13 +108,12 @@ class Clusters:
 
 
 def _regions_of(joined: Joined) -> tuple[Regions, PhaseTree] | None:
-    rows, mixing = (
-        joined.phase_rows(),
-        joined.features[-1].phase,
-    )  # the spectra, where there are any: counts mix linearly
+    """Return regions and their tree; the spectra are the last part of an ensemble."""
+    rows, mixing = joined.phase_rows(), joined.features[-1].phase
     if rows is None or mixing is None or not _enough(rows[joined.valid]):
         return None
-    mixing = mixing if joined.parts != ("haadf",) else mixing[:, :1]  # of the picture only the level does
+    # what mixes linearly: the spectra's intensities where there are any, else of the picture the level alone
+    mixing = mixing if joined.parts != ("haadf",) else mixing[:, :1]
     regions = find_regions(rows, mixing, joined.grid.shape, joined.valid)
     if not regions.solid.any():
         return None
