@@ -59,7 +59,7 @@ class Clusters:
         if found is None:
             return self._louvain_of_chips(joined, features)
         regions, tree = found
-        communities = communities_of_regions(regions.samples[regions.solid], joined.parameters.seed)
+        communities = communities_of_regions(tree, joined.parameters.seed)
         labels = _every_chip(joined, regions.chips(communities.labels))
         facts: Facts = {
             "communities": int(labels.max()) + 1,

@@ -76,6 +76,10 @@ class Samples:
     def __getitem__(self, which: Any) -> Samples:
         return Samples(self.count[which], self.mean[which], self.spread[which])
 
+    def put(self, where: Any, others: Samples) -> None:
+        """Replace some samples, in place."""
+        self.count[where], self.mean[where], self.spread[where] = others.count, others.mean, others.spread
+
     def joined(self, other: Samples) -> Samples:
         """Return the samples joined one by one."""
         count = self.count + other.count

@@ -22,6 +22,7 @@ Rules
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -56,8 +57,9 @@ class Linear:
     level: Floats | None
     counts: Floats | None
 
+    @cached_property
     def stacked(self) -> Floats:
-        """Return (N, L + 1): the level first, where there is one."""
+        """(N, L + 1): the level first, where there is one."""
         parts = [x.reshape(len(x), -1) for x in (self.level, self.counts) if x is not None]
         return np.concatenate(parts, axis=1)
 
@@ -114,8 +116,8 @@ def settle(
     mine = known[:, None] == np.arange(count)
     border = (known >= 0) & ((near > 0) & ~mine).any(axis=1)
     chips = np.flatnonzero(border)
-    pure = _pure_phases(linear.stacked(), known, border, count, shape)
-    phases = _best_pairs(linear.stacked(), chips, pure, ((near > 0) | mine)[chips])
+    pure = _pure_phases(linear.stacked, known, border, count, shape)
+    phases = _best_pairs(linear.stacked, chips, pure, ((near > 0) | mine)[chips])
     shared = phases[:, 0] >= 0
     chips, phases = chips[shared], phases[shared]
     probability = np.zeros(len(chips))
@@ -220,7 +222,7 @@ def _shares(
     covariance = pure.between(a, b)
 
     def mixture(which: NDArray[np.intp], columns: slice) -> _Mixture:
-        x, first, second = (v[which][:, columns] for v in (linear.stacked(), pure.means[a], pure.means[b]))
+        x, first, second = (v[which][:, columns] for v in (linear.stacked, pure.means[a], pure.means[b]))
         return _mixture(x, first, second, covariance[columns, columns])
 
     if linear.level is None or linear.counts is None:

@@ -38,10 +38,14 @@ class PhaseTree:
 
     Attributes
     ----------
+    samples : of the R regions, before any join
+    pair_gain : (R, R) what joining each two of them would gain, nats, above the diagonal; minus infinity elsewhere
     joins : (R - 1, 2) regions; the second goes into the first
     gain : (R - 1,) what each join gained, nats
     """
 
+    samples: Samples
+    pair_gain: Floats
     joins: NDArray[np.intp]
     gain: Floats
 
@@ -79,26 +83,26 @@ def phase_tree(samples: Samples) -> PhaseTree:
     samples : Samples
         Of R >= 1 regions, of whitened, centred rows.
     """
-    count = len(samples)
-    samples = samples[np.arange(count)]  # a copy: joined in place
+    single, count = samples, len(samples)
+    samples = single[np.arange(count)]  # a copy: joined in place
     evidence = log_evidence(samples, INDEPENDENT)
-    gain = all_gains(samples, evidence)
+    pair_gain = _all_gains(samples, evidence)
+    gain = pair_gain.copy()
     joins = np.zeros((max(count - 1, 0), 2), np.intp)
     gained = np.zeros(len(joins))
     for i in range(len(joins)):
         a, b = divmod(int(gain.argmax()), count)
         joins[i], gained[i] = (a, b), gain[a, b]
-        joined = samples[[a]].joined(samples[[b]])
-        samples.count[a], samples.mean[a], samples.spread[a] = joined.count[0], joined.mean[0], joined.spread[0]
+        samples.put([a], samples[[a]].joined(samples[[b]]))
         evidence[a] += evidence[b] + gained[i]
         gain[b, :] = gain[:, b] = -np.inf
         others = np.flatnonzero(np.isfinite(gain[a]) | np.isfinite(gain[:, a]))
         pairs = np.stack([np.minimum(a, others), np.maximum(a, others)], axis=1)
         gain[pairs[:, 0], pairs[:, 1]] = gains(samples, evidence, pairs, INDEPENDENT)
-    return PhaseTree(joins, gained)
+    return PhaseTree(single, pair_gain, joins, gained)
 
 
-def all_gains(samples: Samples, evidence: Floats) -> Floats:
+def _all_gains(samples: Samples, evidence: Floats) -> Floats:
     """Return (R, R) what joining each pair gains, above the diagonal; minus infinity elsewhere."""
     gain = np.full((len(samples), len(samples)), -np.inf)
     pairs = np.stack(np.triu_indices(len(samples), k=1), axis=1)
@@ -120,20 +124,20 @@ class RegionCommunities:
     modularity: float
 
 
-def communities_of_regions(samples: Samples, seed: int = 42) -> RegionCommunities:
+def communities_of_regions(of: PhaseTree, seed: int = 42) -> RegionCommunities:
     """Find the communities among regions; see the top of this module.
 
     Parameters
     ----------
-    samples : Samples
-        Of R >= 1 regions, of whitened, centred rows.
+    of : PhaseTree
+        Of the R regions; only what it knows of them before any join counts.
     seed : int
         Of the order in which Louvain visits nodes.
     """
     from scipy.special import expit
 
-    gain = all_gains(samples, log_evidence(samples, INDEPENDENT))
-    weight = expit(np.where(np.isfinite(gain), gain, -np.inf) / _CAUTION)
+    samples = of.samples
+    weight = expit(of.pair_gain / _CAUTION)
     weight = weight + weight.T
     np.fill_diagonal(weight, 0.5)  # the chips of a region among themselves: each pair once
     weight *= np.outer(samples.count, samples.count)
@@ -164,6 +168,5 @@ def _joined(samples: Samples, groups: list[NDArray[np.intp]]) -> Samples:
     joined = samples[[group[0] for group in groups]]
     for place, group in enumerate(groups):
         for i in group[1:]:
-            more = joined[[place]].joined(samples[[i]])
-            joined.count[place], joined.mean[place], joined.spread[place] = more.count[0], more.mean[0], more.spread[0]
+            joined.put([place], joined[[place]].joined(samples[[i]]))
     return joined

@@ -140,8 +140,7 @@ def grow(rows: Floats, pairs: NDArray[np.intp], independent: float = 1.0) -> Lab
         if not chosen.size:
             return labels
         a, b = edge[chosen].T
-        joined = samples[a].joined(samples[b])
-        samples.count[a], samples.mean[a], samples.spread[a] = joined.count, joined.mean, joined.spread
+        samples.put(a, samples[a].joined(samples[b]))
         evidence[a] += evidence[b] + gain[chosen]
         into = np.arange(len(samples))
         into[b] = a
