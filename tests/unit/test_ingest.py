@@ -80,6 +80,21 @@ def test_the_end_waits_for_what_is_missing(house):
     assert [status for _, status in house.finished] == ["complete"]
 
 
+def test_holes_are_what_has_been_passed_over(house):
+    """Three tiles of eight rows a frame and modality, HAADF and EDS in turn."""
+    stream = list(messages(plan(), tiles(plan())))
+    late = [stream.pop(3), stream.pop(5)]
+    house.take(stream[:4])
+    (scan,) = house.ingest.scans.values()
+    assert scan.accumulator.holes() == 0, "frame 0 is still under way"
+    house.take(stream[4:8])
+    assert scan.accumulator.holes() == 2
+    house.take(late[:1])
+    assert scan.accumulator.holes() == 1
+    house.take(late[1:])
+    assert scan.accumulator.holes() == 0
+
+
 def test_what_is_lost_for_good_makes_the_scan_incomplete(house):
     stream = list(messages(plan(), tiles(plan())))
     end = stream[-1].header.seq

@@ -54,6 +54,21 @@ def test_nothing_new_nothing_said(tmp_path):
     assert scorer.look(scan) is None
 
 
+def test_a_look_knows_when_the_oldest_tile_came_that_is_new_in_it(tmp_path):
+    house, rest, scan = running(tmp_path)
+    scorer = LiveScorer(FakeEncoders(), 0)
+    house.take(rest[:1])
+    first = scan.arrived
+    assert first == scan.heard
+    house.take(rest[1:4])
+    assert scan.heard > first
+    assert scorer.look(scan).arrived == first and scan.arrived is None
+    house.take(rest[:2])  # which are here already
+    assert scan.arrived is None
+    house.take(rest[4:5])
+    assert scorer.look(scan).arrived == scan.heard
+
+
 def test_scores_begin_when_every_class_has_a_chip_and_end_right(tmp_path):
     house, rest, scan = running(tmp_path)
     scorer = LiveScorer(FakeEncoders(), 0)

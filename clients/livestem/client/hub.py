@@ -97,6 +97,7 @@ class Hub:
         self._on_rejected = on_rejected
         self._heard: dict[bytes, float] = {}
         self._stop = threading.Event()
+        self.turned = time.monotonic()
         self._xpub = _bind(context, zmq.XPUB, endpoint.endpoint)
         self._xpub.setsockopt(zmq.XPUB_VERBOSER, 1)  # tell of every subscriber, so that they can be counted
         try:
@@ -122,6 +123,17 @@ class Hub:
             frames = self._publishers[session].publish(header, arrays, codec=codec)
             self._send(frames)
         return list(frames)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the hub's thread goes on."""
+        return self._thread.is_alive()
+
+    @property
+    def resend_bytes(self) -> int:
+        """Bytes of messages kept to be sent again, of all sessions."""
+        with self.lock:
+            return sum(publisher.buffer.kept_bytes for publisher in self._publishers.values())
 
     @property
     def rejected(self) -> dict[str, int]:
@@ -159,6 +171,7 @@ class Hub:
     def _run(self) -> None:
         next_beat = time.monotonic()
         while not self._stop.is_set():
+            self.turned = time.monotonic()
             if self._router.poll(_POLL_MS):
                 self._drain()
             if time.monotonic() >= next_beat:

@@ -53,7 +53,7 @@ def serve(
             f"store {Path(settings.store_path)}"
         )
         while not stop.wait(0.5):
-            if segmenter.failed:
+            if segmenter.monitor.failed:
                 raise LivestemError("the service stopped because of a fault of ours; its log says more")
         announce("stopping: finishing what is under way")
     finally:

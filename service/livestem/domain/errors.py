@@ -6,6 +6,14 @@ Any other exception is a bug of ours and crashes loudly.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
+Reason = Literal[
+    "check", "header", "version", "payload", "limit", "topic", "value", "conflict", "overlap", "outside",
+    "unknown_scan", "finished",
+]  # fmt: skip
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
 
 class LivestemError(Exception):
     """Base of all errors that a user, a file or a peer can cause."""
@@ -45,14 +53,14 @@ class WireError(LivestemError):
     Parameters
     ----------
     reason : str
-        One word from a closed list (``livestem_rejected_total{reason}``): ``check``, ``header``, ``version``,
+        One word of `REASONS` (``livestem_rejected_total{reason}``): ``check``, ``header``, ``version``,
         ``payload``, ``limit``, ``topic``, ``value``, ``conflict``, ``overlap``, ``outside``,
         ``unknown_scan``, ``finished``.
     detail : str
         What was wrong, for the log.
     """
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail

@@ -32,6 +32,11 @@ class ResendBuffer:
         self.forgotten_unacknowledged = 0
 
     @property
+    def kept_bytes(self) -> int:
+        """Bytes of the messages that are kept."""
+        return self._bytes
+
+    @property
     def first_seq(self) -> int:
         """Oldest seq that can still be resent; `last_seq` + 1 if none."""
         return next(iter(self._kept), self.last_seq + 1)

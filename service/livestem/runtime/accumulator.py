@@ -157,6 +157,11 @@ class Accumulator:
         """Return the rows that never came."""
         return tuple(t for k, p in self._parts().items() for t in p.occupancy.missing(k, self._frames(k)))
 
+    def holes(self) -> int:
+        """Count the bands of rows that are missing of frames before each modality's newest."""
+        parts = self._parts().items()
+        return sum(len(p.occupancy.missing(k, p.occupancy.newest)) for k, p in parts)
+
     def input_digest(self) -> str:
         """Return the SHA-256 of what was measured and where: equal however the data came, registered or not."""
         geometry = {k: self.plan.sampling(k) for k in self.plan.modalities}

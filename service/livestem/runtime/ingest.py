@@ -108,7 +108,8 @@ class Ingest:
         """Make everything of a sender durable, and note how much of its stream the maps now include."""
         for scan in self._of(session):
             if scan.epoch == epoch:
-                scan.journal.commit(epoch, seq)
+                with self._metrics.stage.labels(stage="commit").time():
+                    scan.journal.commit(epoch, seq)
                 scan.watermark = m.Watermark(epoch=epoch, seq=seq)
 
     @property
@@ -180,7 +181,6 @@ class Ingest:
         self.scans[key] = OpenScan(
             *key, start.plan, parameters, accumulator, journal, borrowed=borrowed, epoch=start.epoch
         )
-        self._metrics.open.set(len(self.scans))
         return facts
 
     def _check_limits(self, plan: ScanPlan, grid: Grid, parameters: Parameters) -> None:
@@ -211,6 +211,8 @@ class Ingest:
         counts = scan.accumulator.counts or 0
         with scan.lock:
             is_new = scan.accumulator.apply(message)
+            if is_new and scan.arrived is None:
+                scan.arrived = scan.heard
         if not is_new:
             self._metrics.duplicates.inc()
             return
@@ -254,10 +256,10 @@ class Ingest:
         scan.life, effects = scan.life.on(event)
         for effect in effects:
             key = scan.session, scan.scan_id
-            del self.scans[key]
             self._settled[key] = "done" if scan.end is not None else "cut off"
             scan.journal.close()
             self._on_finalise(scan, effect.status)
+            del self.scans[key]  # last, so that a scan is open or waits for its finals at every moment
 
 
 def _key(message: Message) -> Key:

@@ -80,6 +80,11 @@ class Intake:
             self._adapters.append(_Adapter(connection))
 
     @property
+    def configured(self) -> int:
+        """Number of adapters of the configuration."""
+        return len(self._adapters)
+
+    @property
     def attached(self) -> int:
         """Number of adapters that we follow."""
         return sum(adapter.session is not None for adapter in self._adapters)

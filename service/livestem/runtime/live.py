@@ -34,6 +34,7 @@ class LiveState:
 
     header: m.Live
     label_map: LabelMap | None
+    arrived: float | None = None  # when the oldest tile came that is in no earlier message
 
 
 @dataclass
@@ -69,6 +70,7 @@ class LiveScorer:
                 return None
             dirty = accumulator.dirty[:-1].copy()
             accumulator.dirty[:] = False
+            arrived, scan.arrived = scan.arrived, None
             watermark, covered, frames = scan.watermark, accumulator.coverage(), accumulator.frames_seen
             counts, drift_nm = accumulator.counts, accumulator.drift_nm
             scoring = scan.parameters.support is not None
@@ -91,7 +93,7 @@ class LiveScorer:
             classes=label_map.classes if label_map else (),
             drift_nm=drift_nm,
         )
-        return LiveState(header, label_map)
+        return LiveState(header, label_map, arrived)
 
     def _score(
         self, scan: OpenScan, data: Collected, dirty: NDArray[np.bool_], frames: int

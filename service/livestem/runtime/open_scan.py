@@ -35,6 +35,8 @@ class OpenScan:
     live: object = None  # what live scoring keeps for this scan; nobody else's business
     heard: float = field(default_factory=time.monotonic)
     started: float = field(default_factory=time.monotonic)
+    shown: float = field(default_factory=time.monotonic)  # when the newest live message went out, or the scan began
+    arrived: float | None = None  # when the oldest tile came that no live message includes yet
 
     @property
     def grid(self) -> Grid:

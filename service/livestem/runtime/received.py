@@ -90,6 +90,11 @@ class Occupancy:
         rows = (frame * self.shape[0] + y + np.arange(h, dtype=np.uint64)) * np.uint64(self.shape[1])
         return (rows[:, None] + (x + np.arange(w, dtype=np.uint64))).ravel()
 
+    @property
+    def newest(self) -> int:
+        """The newest frame that anything has come of; 0 before."""
+        return max(self._seen, default=0)
+
     def complete(self, frame: int) -> bool:
         """Return whether a frame is all here."""
         return self._left.get(frame) == 0
@@ -103,6 +108,8 @@ class Occupancy:
         """Return the bands of rows that never came whole, frame by frame."""
         bands = []
         for frame in range(frames):
+            if self.complete(frame):
+                continue
             seen = self._seen.get(frame)
             absent = np.ones(self.shape[0], dtype=bool) if seen is None else ~seen.all(axis=1)
             edges = np.flatnonzero(np.diff(np.concatenate(([False], absent, [False])).astype(np.int8)))

@@ -35,10 +35,12 @@ from livestem.protocol.resend import Frames
 from livestem.runtime.borrowed import Borrowed, borrow
 from livestem.runtime.conclude import conclude, publish_finals, summary
 from livestem.runtime.encoders import Encoders
+from livestem.runtime.http_endpoint import HttpEndpoint
 from livestem.runtime.ingest import Ingest
 from livestem.runtime.intake import Intake
 from livestem.runtime.live import LiveScorer
-from livestem.runtime.metrics import HttpEndpoint, Metrics
+from livestem.runtime.metrics import Metrics
+from livestem.runtime.monitor import Monitor
 from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.quantification import warm_up
 from livestem.runtime.recipe import resolve
@@ -72,7 +74,6 @@ class Segmenter:
         self.metrics = Metrics()
         self._stop = threading.Event()
         self._finals: queue.Queue[tuple[OpenScan, life.Status] | None] = queue.Queue()
-        self._failure: str | None = None
         self._looking = threading.Lock()  # the live thread looks, and the finals thread once at a scan's end
         self._epoch = time.time_ns()
         self._encoders = Encoders.configured(settings)
@@ -85,13 +86,14 @@ class Segmenter:
             self._ingest = Ingest(
                 self.store, self._resolve, settings.limits, self.metrics, lambda *job: self._finals.put(job)
             )
-            self.http = HttpEndpoint(settings.http.host, settings.http.port, self.metrics, self.health)
+            self.http = HttpEndpoint(settings.http.host, settings.http.port)
             opened.callback(self.http.close)
             self._opened = opened.pop_all()
         self._live = LiveScorer(self._encoders, self.store.starts * _REVISIONS_PER_START)
         self._intake = Intake(self._context, settings, self._ingest, self._on_verdict, self._open_session, announce)
+        self.monitor = Monitor(self.store, self._hub, self._ingest, self._intake, self._finals, settings.limits)
         self._threads = [
-            threading.Thread(target=self._guarded, args=(name, work), name=name, daemon=True)
+            self.monitor.thread(name, work)
             for name, work in (
                 ("ingest", self._run_ingest),
                 ("live", self._run_live),
@@ -101,6 +103,7 @@ class Segmenter:
         ]
         for thread in self._threads:
             thread.start()
+        self.http.serve(self.monitor.health, self.metrics.expose)
 
     def _bind(self) -> Hub:
         settings = self.settings
@@ -112,46 +115,27 @@ class Segmenter:
             server="segmenter",
             limits=settings.limits,
             on_rejected=lambda e: self.metrics.rejected.labels(reason=e.reason).inc(),
+            on_talk=self._on_talk,
         )
 
     def close(self) -> None:
         """Drain and stop: finals under way are finished, journals closed, sockets freed."""
         self._stop.set()
+        self.monitor.stopping = True
         self._finals.put(None)
         for thread in self._threads:
             thread.join()
         self._ingest.close()
         self._opened.close()
 
-    def health(self) -> dict[str, Any]:
-        """Return what ``/health`` answers."""
-        reasons = [self._failure] if self._failure else []
-        return {
-            "status": "degraded" if reasons else "ok",
-            "reasons": reasons,
-            "open_scans": len(self._ingest.scans),
-            "finals_waiting": self._finals.qsize(),
-        }
-
-    @property
-    def failed(self) -> bool:
-        """Whether a thread has died: the service should be restarted."""
-        return self._failure is not None
-
-    def _guarded(self, name: str, work: Callable[[], None]) -> None:
-        """Run a thread's work; a bug in it is told loudly, in the log and by /health."""
-        try:
-            work()
-        except BaseException as e:
-            self._failure = f"the {name} thread died: {type(e).__name__}: {e}"
-            log.exception("a thread of the service died; restart it")
+    def _on_talk(self, request: m.Talk) -> None:
+        self.metrics.subscriber_gaps.inc(isinstance(request, m.Resend))
 
     def _run_ingest(self) -> None:
         try:
             while not self._stop.is_set():
                 self._intake.turn()
-                self.metrics.adapters.set(self._intake.attached)
-                self.metrics.subscribers.set(self._hub.subscribers)
+                self.monitor.turned = time.monotonic()
         finally:
             self._intake.close()
 
@@ -189,8 +173,9 @@ class Segmenter:
 
     def _look(self, scan: OpenScan) -> None:
         """Publish what is new about a scan, if anything is."""
+        began = time.perf_counter()
         try:
-            with self._looking, self.metrics.stage.labels(stage="live").time():
+            with self._looking:
                 state = self._live.look(scan)
         except LivestemError as e:  # the next look may do better, and the finals tell for good
             log.warning("scan %s: no live map: %s", scan.scan_id, e)
@@ -202,7 +187,11 @@ class Segmenter:
             found = state.label_map
             arrays = (found.labels,) if found.scores is None else (found.labels, found.scores)
         self._hub.publish(scan.session, state.header, arrays)
+        scan.shown = time.monotonic()
         self.metrics.live.inc()
+        self.metrics.stage.labels(stage="live").observe(time.perf_counter() - began)
+        if state.arrived is not None:
+            self.metrics.latency.observe(scan.shown - state.arrived)
 
     def _run_finals(self) -> None:
         while (job := self._finals.get()) is not None:
@@ -212,7 +201,7 @@ class Segmenter:
                 self._finish(scan, status)
             except LivestemError as e:
                 self._fail(scan, str(e))
-            self.metrics.open.set(len(self._ingest.scans))
+            self._finals.task_done()
 
     def _finish(self, scan: OpenScan, status: life.Status) -> None:
         began = time.perf_counter()
@@ -222,8 +211,9 @@ class Segmenter:
         self.store.finish(scan.session, scan.scan_id, result.status, result.finals.digest)
         took = time.perf_counter() - began
         self.metrics.scans.labels(status=result.status).inc()
-        self.metrics.missing.set(len(result.missing))
-        self.metrics.stage.labels(stage="finals").observe(took)
+        self.metrics.missing.labels(scan="finished").set(len(result.missing))
+        for stage, seconds in {**result.finals.timings_s, "finals": took}.items():
+            self.metrics.stage.labels(stage=stage).observe(seconds)
         self._announce(f"{summary(result)}; finals in {took:.2f} s")
 
     def _fail(self, scan: OpenScan, reason: str) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from livestem.domain.errors import WireError
+from livestem.domain.errors import Reason, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.wire import messages as m
 from livestem.wire.arrays import check_arrays
@@ -158,7 +158,7 @@ def _decode_header(head: Buffer) -> m.Header:
     return header
 
 
-def _why(head: Buffer) -> str:
+def _why(head: Buffer) -> Reason:
     """Tell a stranger's version from a broken header."""
     try:
         raw = msgspec.msgpack.decode(head)
