@@ -63,6 +63,7 @@ def test_the_folder_holds_what_the_contract_says(result):
         "journal.sqlite",
         "labels.npz",
         "chips.npz",
+        "coverage.npz",
         "result.hspy",
         "result.json",
     }

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 from scans import FolderStore, messages, plan, tiles
@@ -11,7 +15,7 @@ from livestem.domain.limits import Limits
 from livestem.domain.parameters import Processing
 from livestem.domain.support import SupportClass, SupportSet
 from livestem.runtime.borrowed import borrow
-from livestem.runtime.ingest import Ingest
+from livestem.runtime.ingest import SPARED_S, Ingest
 from livestem.runtime.journal import JournalRecording
 from livestem.runtime.metrics import Metrics
 from livestem.runtime.recipe import resolve
@@ -117,6 +121,123 @@ def test_a_silent_source_does_not_keep_a_scan_open_for_ever(house):
     assert not house.finished
     house.ingest.expire(scan.heard + 61, 60)
     assert [status for _, status in house.finished] == ["incomplete"]
+
+
+class Sender:
+    """One start of a sender: numbers what it says, whichever scan it is about."""
+
+    def __init__(self, house, epoch):
+        self.house, self.epoch, self.seq = house, epoch, 0
+
+    def send(self, message):
+        """Take a message of any stream as this sender's next."""
+        self.seq += 1
+        return self.again(message, self.seq)
+
+    def again(self, message, seq):
+        """Take a message under a number of its own, as a repair brings it."""
+        header = msgspec.structs.replace(message.header, epoch=self.epoch, seq=seq)
+        return self.house.ingest.apply(replace(message, header=header))
+
+    def heartbeat(self):
+        self.house.ingest.heard("s1", self.epoch)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands until it is set."""
+    now = SimpleNamespace(s=1000.0)
+    monkeypatch.setattr(time, "monotonic", lambda: now.s)
+    return now
+
+
+def scan(name, parts=None):
+    return list(messages(plan(), tiles(plan()) if parts is None else parts, scan_id=name))
+
+
+def test_a_beam_that_pauses_for_minutes_keeps_its_scan(house, clock):
+    sender, (start, tile, *_) = Sender(house, 1), scan("a")
+    sender.send(start), sender.send(tile)
+    for _ in range(300):
+        clock.s += 1
+        sender.heartbeat()
+        house.ingest.expire(clock.s, 3)
+    assert ("s1", "a") in house.ingest.scans
+
+
+def test_a_scan_left_for_a_further_one_lives_on_its_own_data(house, clock):
+    sender, a, b = Sender(house, 1), scan("a"), scan("b")
+    sender.send(a[0]), sender.send(a[1])
+    lost = sender.seq = sender.seq + 1
+    for message in (b[0], a[3], b[1], a[4]):  # the latter are late: repaired under the number of then
+        clock.s += 2
+        if message.header.scan_id == "b":
+            sender.send(message)
+        else:
+            sender.again(message, lost)
+        sender.heartbeat()
+        house.ingest.expire(clock.s, 3)
+        assert not house.finished
+    clock.s += 2
+    sender.heartbeat()
+    house.ingest.expire(clock.s + 2, 3)
+    ((left, status),) = house.finished
+    assert (left.scan_id, status, left.life.tiles) == ("a", "incomplete", 3)
+    assert left.reason == "scan b began, and nothing more of this one came for 3 s"
+    assert ("s1", "b") in house.ingest.scans
+
+
+def test_a_sender_that_starts_again_takes_its_scan_up_or_loses_it(house, clock):
+    first, again, a, b = Sender(house, 1), Sender(house, 2), scan("a"), scan("b")
+    for message in (*a[:3], *b[:3]):
+        first.send(message)
+    clock.s += 2
+    again.send(b[0])  # of `a` it knows nothing
+    for _ in range(5):
+        clock.s += 1
+        again.heartbeat()
+        house.ingest.expire(clock.s, 3)
+    assert [(left.scan_id, status) for left, status in house.finished] == [("a", "incomplete")]
+    for message in b[1:]:
+        again.send(message)
+    assert [(left.scan_id, status) for left, status in house.finished[1:]] == [("b", "complete")]
+
+
+def test_an_ended_scan_waits_for_its_repair_while_the_next_one_runs(house, clock):
+    sender, a, b = Sender(house, 1), scan("a"), scan("b")
+    for message in (*a[:3], *a[4:]):
+        sender.send(message)
+    sender.send(b[0])
+    for _ in range(20):
+        clock.s += 1
+        sender.heartbeat()
+        house.ingest.expire(clock.s, 3)
+    assert not house.finished
+    sender.again(a[3], 99)
+    assert [status for _, status in house.finished] == ["complete"]
+
+
+def test_a_further_scan_finds_room_where_one_is_silent(tmp_path, clock):
+    house = House(tmp_path, Limits(open_scans=2))
+    sender, other = Sender(house, 1), Sender(house, 2)
+    sender.send(scan("a")[0]), other.send(scan("b")[0])
+    (verdict,) = sender.send(scan("c")[0])
+    assert not verdict.accepted and "open scans" in verdict.reason
+    clock.s += SPARED_S
+    other.heartbeat()
+    (verdict,) = sender.send(scan("d")[0])
+    assert verdict.accepted
+    ((left, status),) = house.finished
+    assert (left.scan_id, status) == ("a", "incomplete")
+    assert left.reason == "scan d began, and nothing more of this one came for 10 s"
+
+
+def test_why_a_scan_was_aborted_is_kept(house):
+    *stream, end = scan("a")
+    header = msgspec.structs.replace(end.header, status="aborted", reason="sample drifted away")
+    house.take([*stream, replace(end, header=header)])
+    ((left, status),) = house.finished
+    assert (status, left.reason) == ("aborted", "aborted: sample drifted away")
 
 
 def test_duplicates_are_counted_and_conflicts_rejected(house):

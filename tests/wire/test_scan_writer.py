@@ -276,6 +276,13 @@ def test_a_long_reason_is_cut():
     assert sink.sent[-1].header.status == "aborted" and len(sink.sent[-1].header.reason) == 4096
 
 
+def test_who_stops_a_scan_by_hand_is_told_so():
+    scan, sink = writer()
+    with pytest.raises(KeyboardInterrupt), scan:
+        raise KeyboardInterrupt
+    assert sink.sent[-1].header.reason == "stopped by hand (Ctrl-C or SIGTERM)"
+
+
 # --- pace ---------------------------------------------------------------------------------------------------
 
 

@@ -98,6 +98,14 @@ def plain() -> dict[str, Example]:
             ),
             (labels, scores), "res", "raw",
         ),
+        "coverage_map": (
+            m.CoverageMap(**of_scan, modalities=("haadf", "eds"), chip_nm=0.5, origin_nm=(10.0, -2.5)),
+            (
+                np.array([[[1.0, 0.5, 0.0]], [[0.25, 0.5, 1.0]]], "<f4"),
+                np.array([[[2.0, 1.0, 0.0]], [[0.5, 1.0, 1.75]]], "<f4"),
+            ),
+            "res", "raw",
+        ),
         "registration": (
             m.Registration(**of_scan, pixel_nm=(0.05, 0.05), drift_nm=(0.06, -0.02), determined=1),
             (

@@ -117,5 +117,7 @@ class ScanWriter:
         if kind is None:
             self.end()
         else:
-            self.end("aborted", reason=f"{kind.__name__}: {value}"[:4096])
+            by_hand = kind is KeyboardInterrupt and not str(value)
+            words = "stopped by hand (Ctrl-C or SIGTERM)" if by_hand else f"{kind.__name__}: {value}"
+            self.end("aborted", reason=words[:4096])
         return False

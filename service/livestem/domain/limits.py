@@ -23,7 +23,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     planned_frames                the scan is refused; of an open-ended one, tiles beyond are dropped (``limit``)
     accumulator_bytes             the scan is refused; estimated from the plan at `scan_start`
     free_disk_bytes               the scan is refused while less than this would be left
-    open_scans                    a further scan is refused until one is done
+    open_scans                    an open scan that is silent for 10 s is finished; else a further one is refused
     waiting_tiles                 the oldest early tile (before its `scan_start`) is dropped and counted (``limit``)
     unacknowledged_bytes          a recorded source waits; an instrument's oldest acknowledged data go first
     resend_bytes                  the oldest acknowledged message is forgotten and answered ``gone``

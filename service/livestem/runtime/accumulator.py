@@ -162,6 +162,20 @@ class Accumulator:
         parts = self._parts().items()
         return sum(len(p.occupancy.missing(k, p.occupancy.newest)) for k, p in parts)
 
+    def received(self) -> dict[str, NDArray[np.uint32]]:
+        """Return, by modality, in how many of the expected frames each pixel came, where the beam swept it."""
+        return {k: p.occupancy.visits(self._frames(k)) for k, p in self._parts().items()}
+
+    def expected_frames(self) -> dict[str, int]:
+        """Return the frames expected of each modality; of an open-ended scan those that were begun."""
+        return {k: self._frames(k) for k in self._parts()}
+
+    def last_swept(self) -> tuple[int, dict[str, tuple[int, int]]]:
+        """Return the last frame that was begun, and by modality to which row of how many it came, if not to the end."""
+        last = max(self.frames_seen, self.frames_stated) - 1
+        rows = {k: (p.occupancy.swept(last), p.occupancy.shape[0]) for k, p in self._parts().items()}
+        return last, {k: (row, of) for k, (row, of) in rows.items() if row is not None}
+
     def input_digest(self) -> str:
         """Return the SHA-256 of what was measured and where: equal however the data came, registered or not."""
         geometry = {k: self.plan.sampling(k) for k in self.plan.modalities}

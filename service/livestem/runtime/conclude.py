@@ -7,6 +7,7 @@ from typing import Any
 
 from livestem.domain import life
 from livestem.runtime.accumulator import Accumulator
+from livestem.runtime.covered import Covered
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.features import Collected
 from livestem.runtime.finals import Finals, finalise
@@ -16,6 +17,7 @@ from livestem.runtime.recount import count_in
 from livestem.runtime.results import ScanResult
 from livestem.wire import messages as m
 
+_LONGEST_REASON = 4096  # what a text on the wire may have; the source's own words may have as much
 _MISSING_TOLD = 4096  # bands in a message; the result file lists them all
 
 
@@ -29,19 +31,39 @@ def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanRes
     missing = accumulator.missing()
     if status != "aborted":
         status = "incomplete" if missing or scan.end is None else "complete"
+    if status == "complete":
+        reason = None
+    else:
+        reason = scan.reason or ended_early(scan.plan.frames, accumulator.frames_stated)
     data = Collected.of(accumulator, final=True, borrowed=scan.borrowed)
     finals = finalise(data, scan.parameters, encoders.of(scan.parameters.recipe))
     return ScanResult(
         session=scan.session,
         scan_id=scan.scan_id,
         status=status,
+        reason=reason,
         coverage=accumulator.coverage(),
         missing=missing,
+        covered=Covered.of(accumulator),
+        last_frame=_last_frame(accumulator),
         counts=accumulator.counts,
         input_digest=accumulator.input_digest(),
         registration=accumulator.registration,
         finals=finals,
     )
+
+
+def _last_frame(accumulator: Accumulator) -> str | None:
+    """Return how far the last frame came, for a person; None if it is whole, or has holes."""
+    last, swept = accumulator.last_swept()
+    if not swept:
+        return None
+    rows = dict.fromkeys(swept.values())
+    if len(rows) == 1:
+        where = "row {} of {}".format(*next(iter(rows)))
+    else:
+        where = ", ".join(f"row {row} of {of} ({modality})" for modality, (row, of) in swept.items())
+    return f"frame {last}, the last one, is here up to {where}"
 
 
 def _settled(scan: OpenScan) -> Accumulator:
@@ -59,19 +81,29 @@ def _settled(scan: OpenScan) -> Accumulator:
     return scan.accumulator
 
 
+def ended_early(planned: int | None, stated: int) -> str:
+    """Return why a scan is incomplete of which all came that was sent, for a person."""
+    if planned is not None and stated < planned:
+        return f"its source ended it after {stated} of {planned} planned frames"
+    return "its source ended it without all rows of its frames"
+
+
 def summary(result: ScanResult) -> str:
     """Return one line about a result, with the counts per chip that its compositions rest on."""
     chips = result.finals.data.grid.chips
     per_chip = "" if result.counts is None else f", {result.counts / chips:.0f} counts per chip"
-    return f"scan {result.scan_id} {result.status}: {chips} chips{per_chip}, digest {result.finals.digest[:16]}"
+    why = f" ({result.reason})" if result.reason else ""
+    return f"scan {result.scan_id} {result.status}{why}: {chips} chips{per_chip}, digest {result.finals.digest[:16]}"
 
 
 def publish_finals(result: ScanResult, publish: Callable[..., Any]) -> None:
-    """Publish a result: shifts of frames, label maps, agreement, descriptors, and `scan_done` last."""
+    """Publish a result: coverage, shifts of frames, label maps, agreement, descriptors, and `scan_done` last."""
     finals: Finals = result.finals
     scan_id, grid = result.scan_id, finals.data.grid
     plan = finals.data.plan
     origin = plan.sampling(plan.modalities[0]).origin_nm
+    coverage, *shares = result.covered.message(scan_id, grid, origin)
+    publish(coverage, *shares)
     if result.registration is not None:
         header, *arrays = result.registration.message(scan_id)
         publish(header, *arrays)
@@ -98,5 +130,6 @@ def publish_finals(result: ScanResult, publish: Callable[..., Any]) -> None:
         digest=finals.digest,
         timings_s=finals.timings_s,
         warnings=result.warnings,
+        reason=result.reason and result.reason[:_LONGEST_REASON],
     )
     publish(done)

@@ -1,4 +1,4 @@
-"""``result.hspy``: what HyperSpy opens with ``hs.load``: HAADF, label maps, scores, region spectra.
+"""``result.hspy``: what HyperSpy opens with ``hs.load``: HAADF, coverage, label maps, scores, region spectra.
 
 Written by RosettaSciIO's own writer, a signal at a time, so that HyperSpy itself need not be imported.
 """
@@ -19,6 +19,7 @@ from livestem.domain.geometry import Sampling
 if TYPE_CHECKING:
     from livestem.runtime.finals import Finals
     from livestem.runtime.registration import Registration
+    from livestem.runtime.results import ScanResult
 
 Signal = dict[str, Any]
 
@@ -46,16 +47,14 @@ class _Axis(NamedTuple):
         }
 
 
-def write_hspy(
-    path: Path, finals: Finals, session: str, scan_id: str, registration: Registration | None = None
-) -> None:
+def write_hspy(path: Path, result: ScanResult) -> None:
     """Write every signal of a result into one file, one experiment each."""
     import h5py
     from rsciio.hspy import file_writer
 
     with tempfile.TemporaryDirectory() as scratch, h5py.File(path, "w") as out:
         out.attrs["file_format"] = "HyperSpy"
-        for i, signal in enumerate(_signals(finals, session, scan_id, registration)):
+        for i, signal in enumerate(_signals(result)):
             part = Path(scratch) / f"{i}.hspy"
             file_writer(str(part), signal, compression="gzip", show_progressbar=False)
             with h5py.File(part) as single:
@@ -65,9 +64,10 @@ def write_hspy(
                     single.copy(f"Experiments/{title}", experiments)
 
 
-def _signals(finals: Finals, session: str, scan_id: str, registration: Registration | None) -> Iterator[Signal]:
+def _signals(result: ScanResult) -> Iterator[Signal]:
+    finals, registration = result.finals, result.registration
     data, plan = finals.data, finals.data.plan
-    about = {"session": session, "scan_id": scan_id, "digest": finals.digest}
+    about = {"session": result.session, "scan_id": result.scan_id, "digest": finals.digest}
     if data.haadf is not None and plan.haadf is not None:
         axes = _pixel_axes(plan.haadf.sampling)
         moved = {} if registration is None else {"registration": _shifts(registration)}
@@ -77,6 +77,8 @@ def _signals(finals: Finals, session: str, scan_id: str, registration: Registrat
             axes = _pixel_axes(part.sampling)
             yield _signal(f"{name} exposure", exposure, axes, 0, finals, about)
     chips = _chip_axes(finals)
+    for modality, share in result.covered.coverage.items():
+        yield _signal(f"{modality.upper()} coverage", share, chips, 0, finals, about)
     for (method, modality), found in finals.maps.items():
         title = f"{method}.{modality}"
         classes = {**about, "classes": list(found.classes)}

@@ -2,6 +2,10 @@
 
 One thread owns it. It never waits for compute: a tile is checked, journalled, added and marked dirty, and what
 follows from it is an effect for others. A message that breaks a rule is dropped and counted under its reason.
+
+When a scan is over that nobody ends, `livestem.domain.life` says. Where a further scan finds `open_scans` of them, the
+one of which nothing has been heard for longest is finished at once, if that is at least `SPARED_S`: an abandoned scan
+has what it will have, the beam is on the new one.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ from livestem.wire import messages as m
 from livestem.wire.codec import Message
 
 log = logging.getLogger(__name__)
+
+SPARED_S = 10.0  # of silence: ten heartbeats missed, or what was late has long been repaired
 
 Key = tuple[str, str]  # session, scan_id
 Resolve = Callable[[ScanPlan], tuple[Grid, Parameters, Borrowed | None]]
@@ -82,12 +88,14 @@ class Ingest:
         self._settled: dict[Key, Literal["refused", "done", "cut off"]] = {}
         self._dropped = Tally("acquisition message")
         self._early: deque[Message] = deque(maxlen=limits.waiting_tiles)
+        self._beams: dict[str, life.Beam] = {}  # by session
 
     def apply(self, message: Message, *, repaired: bool = False) -> list[m.Verdict]:
         """Take one reliable acquisition message; return what the sender must be told."""
         self._metrics.bytes.inc(message.nbytes)
         self._metrics.repairs.inc(repaired)
         header = message.header
+        self._beam_moved(header)
         try:
             if isinstance(header, m.ScanStart):
                 return self._start(message, header)
@@ -123,17 +131,18 @@ class Ingest:
             if scan.end is not None and scan.end.epoch == epoch and contiguous >= scan.end.seq:
                 self._on(scan, life.NothingMoreComes())
 
-    def heard(self, session: str) -> None:
-        """Note that a session's sender is alive: a beam may pause for minutes in mid-scan."""
+    def heard(self, session: str, epoch: int) -> None:
+        """Note a word of a sender, a heartbeat perhaps: it keeps open what its beam is at (`livestem.domain.life`)."""
+        beam = self._beams.get(session, life.Beam())
         for scan in self._of(session):
-            scan.heard = time.monotonic()
+            if beam.counts_for(epoch, scan):
+                scan.heard = time.monotonic()
 
     def expire(self, now: float, vanish_s: float) -> None:
-        """Finish the scans whose source has said nothing for `vanish_s`."""
+        """Finish the scans for which nothing has been heard for `vanish_s`."""
         for scan in list(self.scans.values()):
             if now - scan.heard > vanish_s:
-                log.warning("scan %s: nothing heard for %g s, finishing with what is there", scan.scan_id, vanish_s)
-                self._on(scan, life.NothingMoreComes())
+                self._give_up(scan, vanish_s)
 
     def close(self) -> None:
         """Close the journals of unfinished scans; they can be replayed."""
@@ -142,6 +151,29 @@ class Ingest:
 
     def _of(self, session: str) -> list[OpenScan]:
         return [s for s in self.scans.values() if s.session == session]
+
+    def _beam_moved(self, header: m.Header) -> None:
+        assert isinstance(header, m.OfScan)
+        beam = self._beams.setdefault(header.session, life.Beam())
+        beam.moved(header.epoch, header.seq, header.scan_id)
+        scan = self.scans.get((header.session, header.scan_id))
+        if scan is not None:
+            scan.epoch, scan.heard = header.epoch, time.monotonic()
+
+    def _give_up(self, scan: OpenScan, silent_s: float) -> None:
+        """Finish a scan of which nothing more will come."""
+        why = self._beams.get(scan.session, life.Beam()).why(scan, silent_s)
+        log.warning("scan %s: %s; finishing with what is there", scan.scan_id, why)
+        self._on(scan, life.NothingMoreComes(why))
+
+    def _make_room(self) -> None:
+        """Finish the scan that has been silent for longest, if all places are taken and it is silent long enough."""
+        if len(self.scans) < self._limits.open_scans or not self.scans:
+            return
+        scan = min(self.scans.values(), key=lambda s: s.heard)
+        silent_s = time.monotonic() - scan.heard
+        if silent_s >= SPARED_S:
+            self._give_up(scan, round(silent_s))
 
     def _start(self, message: Message, start: m.ScanStart) -> list[m.Verdict]:
         key = start.session, start.scan_id
@@ -171,6 +203,7 @@ class Ingest:
         facts = _facts(grid, parameters, start.plan)
         if key in self.scans:
             return facts
+        self._make_room()
         self._check_limits(start.plan, grid, parameters)
         folder = self._store.begin(*key, plan_bytes, parameter_bytes)
         if parameters.support is not None:
@@ -179,7 +212,14 @@ class Ingest:
         journal.append(message)
         accumulator = Accumulator(start.plan, grid, parameters.register)
         self.scans[key] = OpenScan(
-            *key, start.plan, parameters, accumulator, journal, borrowed=borrowed, epoch=start.epoch
+            *key,
+            start.plan,
+            parameters,
+            accumulator,
+            journal,
+            borrowed=borrowed,
+            epoch=start.epoch,
+            heard=time.monotonic(),
         )
         return facts
 
@@ -205,7 +245,6 @@ class Ingest:
         scan = self._open(message)
         if scan is None:
             return
-        scan.heard = time.monotonic()
         if tile.frame >= self._limits.planned_frames:
             raise WireError("limit", f"frame {tile.frame}, this service allows {self._limits.planned_frames}")
         counts = scan.accumulator.counts or 0
@@ -225,20 +264,18 @@ class Ingest:
         scan = self._open(message)
         if scan is None or scan.end is not None:
             return
-        scan.heard = time.monotonic()
         scan.end = end
         with scan.lock:
             scan.accumulator.frames_stated = min(end.frames, self._limits.planned_frames)
         scan.journal.append(message)
         tiles = end.haadf_tiles + end.eds_tiles
-        self._on(scan, life.EndArrived(tiles=tiles, aborted=end.status == "aborted"))
+        self._on(scan, life.EndArrived(tiles, end.status == "aborted", end.reason))
 
     def _open(self, message: Message) -> OpenScan | None:
         """Return the scan a message belongs to; keep the message if its start has not come yet."""
         key = _key(message)
         scan, settled = self.scans.get(key), self._settled.get(key)
         if scan is not None:
-            scan.epoch = message.header.epoch
             return scan
         if settled is None:
             if len(self._early) == self._limits.waiting_tiles:
@@ -257,7 +294,10 @@ class Ingest:
         for effect in effects:
             key = scan.session, scan.scan_id
             self._settled[key] = "done" if scan.end is not None else "cut off"
+            scan.reason = effect.reason
             scan.journal.close()
+            if not self._of(scan.session):
+                self._beams.pop(scan.session, None)
             self._on_finalise(scan, effect.status)
             del self.scans[key]  # last, so that a scan is open or waits for its finals at every moment
 

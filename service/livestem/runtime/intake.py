@@ -106,7 +106,7 @@ class Intake:
 
     def _take(self, adapter: _Adapter, effect: Effect) -> None:
         if isinstance(effect, Deliver):
-            self._ingest.heard(effect.message.header.session)
+            self._ingest.heard(effect.message.header.session, effect.message.header.epoch)
         if isinstance(effect, Deliver) and isinstance(effect.message.header, m.OfScan):
             adapter.fresh = True
             self._on_session(effect.message.header.session)

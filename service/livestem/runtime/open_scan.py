@@ -32,8 +32,9 @@ class OpenScan:
     epoch: int = 0  # of the sender whose data came last: one session may have two adapters
     watermark: m.Watermark = m.Watermark(epoch=0, seq=0)
     end: m.ScanEnd | None = None
+    reason: str | None = None  # why it is not complete, once it is over
     live: object = None  # what live scoring keeps for this scan; nobody else's business
-    heard: float = field(default_factory=time.monotonic)
+    heard: float = field(default_factory=time.monotonic)  # the last word that counts for it
     started: float = field(default_factory=time.monotonic)
     shown: float = field(default_factory=time.monotonic)  # when the newest live message went out, or the scan began
     arrived: float | None = None  # when the oldest tile came that no live message includes yet
@@ -42,3 +43,8 @@ class OpenScan:
     def grid(self) -> Grid:
         """Its chips."""
         return self.accumulator.grid
+
+    @property
+    def ended_by(self) -> int | None:
+        """The epoch that stated its end; None before."""
+        return None if self.end is None else self.end.epoch

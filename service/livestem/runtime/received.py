@@ -117,6 +117,20 @@ class Occupancy:
                 bands.append(m.MissingTile(modality=modality, frame=frame, y=top, h=bottom - top))
         return tuple(bands)
 
+    def visits(self, frames: int) -> NDArray[np.uint32]:
+        """Return (H, W) in how many of the first `frames` each pixel came, where the beam swept it."""
+        came = np.zeros(self.shape, dtype=np.uint32)
+        for frame, seen in self._seen.items():
+            if frame < frames:
+                came += 1 if seen is self._whole else seen
+        return came
+
+    def swept(self, frame: int) -> int | None:
+        """Return to which row a frame came, if that is all of it; None if it is whole, not begun, or has holes."""
+        seen = self.seen(frame)
+        rows = int(seen.all(axis=1).argmin())
+        return None if not seen.any() or seen.all() or seen[rows + 1 :].any() else rows
+
     def coverage(self, frames: int) -> float:
         """Return the share of expected pixels that came, 0..1."""
         expected = frames * self.shape[0] * self.shape[1]

@@ -1,4 +1,4 @@
-"""A result on disk: ``labels.npz``, ``chips.npz``, ``result.hspy`` and, last, ``result.json``; each appears whole."""
+"""A result on disk: maps, numbers of chips, ``result.hspy`` and, last, ``result.json``; each appears whole."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from livestem.domain.errors import StoreError
 from livestem.domain.geometry import Grid
 from livestem.runtime.borrowed import CHIPS, ChipFacts
+from livestem.runtime.covered import Covered
 from livestem.runtime.features import Feature, grey_range
 from livestem.runtime.finals import Finals
 from livestem.runtime.hspy import write_hspy
@@ -29,7 +30,8 @@ from livestem.stages.descriptors import differences
 from livestem.wire import messages as m
 
 FORMAT = 1
-FILES = frozenset(["journal.sqlite", "labels.npz", CHIPS, "result.hspy", "result.json"])
+COVERAGE = "coverage.npz"
+FILES = frozenset(["journal.sqlite", "labels.npz", CHIPS, COVERAGE, "result.hspy", "result.json"])
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: equal label maps give equal bytes
 
 
@@ -40,8 +42,11 @@ class ScanResult:
     session: str
     scan_id: str
     status: str
+    reason: str | None  # why it is not complete
     coverage: m.Coverage
     missing: tuple[m.MissingTile, ...]
+    covered: Covered
+    last_frame: str | None  # how far it came, if not to its end
     counts: int | None
     input_digest: str
     finals: Finals
@@ -51,8 +56,9 @@ class ScanResult:
     def warnings(self) -> tuple[str, ...]:
         """What a person should know."""
         missing = (f"{len(self.missing)} bands of rows are missing",) if self.missing else ()
+        last = () if self.last_frame is None else (self.last_frame,)
         unregistered = self.registration.warnings if self.registration is not None else ()
-        return (*missing, *unregistered, *self.finals.warnings)
+        return (*missing, *last, *unregistered, *self.finals.warnings)
 
 
 def write_result(folder: Path, result: ScanResult) -> None:
@@ -66,10 +72,8 @@ def write_result(folder: Path, result: ScanResult) -> None:
     try:
         _whole(folder / "labels.npz", lambda path: path.write_bytes(labels_npz(result.finals.maps)))
         _whole(folder / CHIPS, lambda path: path.write_bytes(chips_npz(result.finals.features)))
-        _whole(
-            folder / "result.hspy",
-            lambda path: write_hspy(path, result.finals, result.session, result.scan_id, result.registration),
-        )
+        _whole(folder / COVERAGE, lambda path: path.write_bytes(coverage_npz(result.covered)))
+        _whole(folder / "result.hspy", lambda path: write_hspy(path, result))
         text = msgspec.json.format(msgspec.json.encode(result_json(result)), indent=1)
         _whole(folder / "result.json", lambda path: path.write_bytes(text + b"\n"))
     except OSError as e:
@@ -93,6 +97,11 @@ def chips_npz(features: Mapping[str, Feature]) -> bytes:
         arrays[modality] = feature.numbers.astype("<f4")
         arrays[f"{modality}.valid"] = feature.valid
     return _npz(arrays, zipfile.ZIP_DEFLATED)  # spectra of chips are mostly zeros
+
+
+def coverage_npz(covered: Covered) -> bytes:
+    """Return the bytes of ``coverage.npz``: what of every chip came, and how often it was visited."""
+    return _npz({name: found.astype("<f4") for name, found in covered.arrays().items()}, zipfile.ZIP_DEFLATED)
 
 
 def _npz(arrays: Mapping[str, NDArray[Any]], compression: int) -> bytes:
@@ -119,10 +128,12 @@ def result_json(result: ScanResult) -> dict[str, Any]:
         "session": result.session,
         "scan_id": result.scan_id,
         "status": result.status,
+        "reason": result.reason,
         "sample": plan.sample,
         "source": plan.source,
         "coverage": result.coverage,
         "missing_tiles": result.missing,
+        "coverage_map": result.covered.as_json(),
         "counts": result.counts,
         "registration": _registration(result),
         "grid": finals.data.grid,

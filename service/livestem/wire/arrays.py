@@ -78,6 +78,18 @@ def _labels(header: m.Header, arrays: Arrays) -> None:
             raise WireError("value", "a score is not finite")
 
 
+def _coverage(header: m.Header, arrays: Arrays) -> None:
+    assert isinstance(header, m.CoverageMap)
+    shares, visits = _exactly(2, arrays)
+    for array in (shares, visits):
+        if array.dtype != np.float32 or array.ndim != 3 or array.shape != (len(header.modalities), *shares.shape[1:]):
+            raise WireError("payload", f"a coverage_map is float32 (modalities, rows, cols), got {array.shape}")
+        if first_bad(array) is not None or (array < 0).any():
+            raise WireError("value", "coverage and visits are finite, none is negative")
+    if (shares > 1).any():
+        raise WireError("value", "coverage is 0 to 1")
+
+
 def _shifts(header: m.Header, arrays: Arrays) -> None:
     estimates, moved, determined = _exactly(3, arrays)
     frames = determined.shape[:1]
@@ -114,6 +126,7 @@ _RULES: dict[type[m.Header], Callable[[m.Header, Arrays], None]] = {
     m.HaadfRows: _haadf,
     m.EdsRows: _eds,
     m.Live: _labels,
+    m.CoverageMap: _coverage,
     m.Registration: _shifts,
     m.Segmentation: _labels,
     m.Resent: _nested,

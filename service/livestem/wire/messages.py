@@ -19,6 +19,7 @@ from livestem.wire.header import VERSION, Header, OfScan, Payload, Reliable, Unn
 from livestem.wire.results import (
     Agreement,
     Coverage,
+    CoverageMap,
     Descriptors,
     Live,
     MissingTile,
@@ -58,6 +59,7 @@ __all__ = [
     "Attach",
     "Attached",
     "Coverage",
+    "CoverageMap",
     "Descriptors",
     "Echo",
     "EdsRows",
@@ -101,7 +103,10 @@ __all__ = [
 ]
 
 ACQUISITION = (ScanStart, HaadfRows, EdsRows, ScanEnd, Heartbeat, Echo)
-RESULTS = (Live, Registration, Segmentation, Agreement, Descriptors, ScanDone, Suggestion, Status, Heartbeat, Echo)
+RESULTS = (
+    Live, CoverageMap, Registration, Segmentation, Agreement, Descriptors, ScanDone, Suggestion, Status,
+    Heartbeat, Echo,
+)  # fmt: skip
 TALK = (
     Hello, Welcome, Probe, Attach, Attached, Ack, Verdict, Resend, Resent, Gone, Snapshot, SnapshotPage, Refusal,
     RequestScan, ScanGranted,
@@ -109,7 +114,7 @@ TALK = (
 
 AnyHeader = (
     ScanStart | HaadfRows | EdsRows | ScanEnd | Heartbeat | Echo
-    | Live | Registration | Segmentation | Agreement | Descriptors | ScanDone | Suggestion | Status
+    | Live | CoverageMap | Registration | Segmentation | Agreement | Descriptors | ScanDone | Suggestion | Status
     | Hello | Welcome | Probe | Attach | Attached | Ack | Verdict | Resend | Resent | Gone
     | Snapshot | SnapshotPage | Refusal | RequestScan | ScanGranted
 )  # fmt: skip

@@ -109,8 +109,29 @@ class MissingTile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     h: Side
 
 
+class CoverageMap(OfScan, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="coverage_map"):
+    """What of every chip came, sent with the finals.
+
+    Payload: (modalities, rows, cols) float32, the share of a chip's expected pixels that came, 0..1; then likewise
+    float32, visits a pixel after registration.
+
+    Attributes
+    ----------
+    modalities : measured ones, ``haadf`` before ``eds``
+    """
+
+    modalities: tuple[Key, ...]
+    chip_nm: float
+    origin_nm: tuple[float, float]
+
+
 class ScanDone(OfScan, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="scan_done"):
-    """A scan's finals are published and stored; the last reliable message about it."""
+    """A scan's finals are published and stored; the last reliable message about it.
+
+    Attributes
+    ----------
+    reason : why it is not complete, or, if it failed, why there are no finals
+    """
 
     status: Literal["complete", "incomplete", "aborted", "failed"]
     coverage: Coverage

@@ -129,7 +129,7 @@ class FaultySource:
         if frame == faults.vanish_frame:
             self._perish("vanish", frame)
         if frame == faults.abort_frame:
-            self.end = End("aborted", f"aborted by the operator in the middle of frame {frame}")
+            self.end = End("aborted", f"by the operator in the middle of frame {frame}")
             return True
         return False
 
