@@ -27,7 +27,8 @@ from livestem.domain.limits import Limits
 from livestem.domain.parameters import Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.domain.support import SupportSet
-from livestem.runtime.accumulator import Accumulator, memory_bytes
+from livestem.runtime.accumulator import Accumulator
+from livestem.runtime.admission import Facts, check_disk, check_limits, facts_of, verdict
 from livestem.runtime.borrowed import Borrowed
 from livestem.runtime.journal import JOURNAL, Journal
 from livestem.runtime.metrics import Metrics
@@ -182,13 +183,13 @@ class Ingest:
         except LivestemError as e:
             self._settled[key] = "refused"
             log.info("scan %s of session %s refused: %s", start.scan_id, start.session, e)
-            return [_verdict(start, accepted=False, reason=str(e)[:4096])]
+            return [verdict(start, accepted=False, reason=str(e))]
         for early in [e for e in self._early if _key(e) == key]:
             self._early.remove(early)
             self.apply(early)
-        return [_verdict(start, accepted=True, facts=facts)]
+        return [verdict(start, accepted=True, facts=facts)]
 
-    def _begin(self, message: Message, start: m.ScanStart) -> dict[str, str | int | float | bool | None]:
+    def _begin(self, message: Message, start: m.ScanStart) -> Facts:
         grid, parameters, borrowed = self._resolve(start.plan)
         plan_bytes, parameter_bytes = msgspec.json.encode(start.plan), msgspec.json.encode(parameters)
         key = start.session, start.scan_id
@@ -200,11 +201,12 @@ class Ingest:
                 )
             self._settled[key] = "done"
             return {"already": known.status}
-        facts = _facts(grid, parameters, start.plan)
+        facts = facts_of(grid, parameters, start.plan)
         if key in self.scans:
             return facts
         self._make_room()
-        self._check_limits(start.plan, grid, parameters)
+        check_limits(self._limits, start.plan, grid, parameters, open_scans=len(self.scans))
+        check_disk(self._limits, self._store.free_bytes())
         folder = self._store.begin(*key, plan_bytes, parameter_bytes)
         if parameters.support is not None:
             self._store.keep_support(parameters.support)
@@ -222,24 +224,6 @@ class Ingest:
             heard=time.monotonic(),
         )
         return facts
-
-    def _check_limits(self, plan: ScanPlan, grid: Grid, parameters: Parameters) -> None:
-        limits = self._limits
-        needed = memory_bytes(plan, grid, parameters.register)
-        for what, value, most in (
-            ("open scans", len(self.scans) + 1, limits.open_scans),
-            ("pixels", max(_pixels(plan)), limits.pixels),
-            ("channels", plan.eds.energy.channels if plan.eds else 0, limits.channels),
-            ("chips (use a larger --chip-px)", grid.chips, limits.chips),
-            ("classes", len(parameters.support.names) if parameters.support else 0, limits.classes),
-            ("planned frames", plan.frames or 0, limits.planned_frames),
-            ("bytes of memory", needed, limits.accumulator_bytes),
-        ):
-            if value > most:
-                raise LivestemError(f"{value} {what}, this service allows {most}")
-        free = self._store.free_bytes()
-        if free < limits.free_disk_bytes:
-            raise LivestemError(f"only {free // 2**20} MiB free on the store's disk; make room or move the store")
 
     def _tile(self, message: Message, tile: m.HaadfRows | m.EdsRows) -> None:
         scan = self._open(message)
@@ -306,41 +290,3 @@ def _key(message: Message) -> Key:
     header = message.header
     assert isinstance(header, m.OfScan)
     return header.session, header.scan_id
-
-
-def _pixels(plan: ScanPlan) -> list[int]:
-    shapes = [plan.sampling(modality).shape for modality in plan.modalities]
-    return [rows * cols for rows, cols in shapes]
-
-
-def _facts(grid: Grid, parameters: Parameters, plan: ScanPlan) -> dict[str, str | int | float | bool | None]:
-    """Return what a person wants to read when a scan begins."""
-    pixels = grid.chip_px**2 if grid.eds_px is None else grid.eds_px**2
-    return {
-        "preset": parameters.preset,
-        "rows": grid.rows,
-        "cols": grid.cols,
-        "chip_px": grid.chip_px,
-        "chip_nm": round(grid.chip_nm, 4),
-        "pixels_per_chip": pixels,
-        "elements": ",".join(parameters.elements),
-        "frames": plan.frames,
-        "register": parameters.register,
-    }
-
-
-def _verdict(
-    start: m.ScanStart,
-    *,
-    accepted: bool,
-    reason: str = "",
-    facts: dict[str, str | int | float | bool | None] | None = None,
-) -> m.Verdict:
-    return m.Verdict(
-        request_id=f"{start.scan_id[:40]}-{start.seq}",
-        session=start.session,
-        scan_id=start.scan_id,
-        accepted=accepted,
-        reason=reason,
-        facts=facts or {},
-    )
