@@ -118,6 +118,24 @@ def test_of_hardly_a_frame_nothing_is_known(rows):
     assert not found.determined and found.shift_px == (1.0, 1.0)
 
 
+@pytest.mark.parametrize("of", [specimen, lattice])
+@pytest.mark.parametrize("electrons", [400.0, 20.0])
+def test_a_frame_swept_in_part_is_laid_on_its_own_cell(of, electrons):
+    """Wherever its end is: also where the taper of a whole field would have begun."""
+    shift, expected = (1.7, -1.1), (0.7, -0.4)
+    reference = np.mean([frame((0, 0), electrons, seed, of) for seed in range(5)], axis=0)
+    new = frame(shift, electrons, 9, of)
+    for rows in range(0, SIDE + 1, 3):
+        seen = np.zeros(new.shape, bool)
+        seen[:rows] = True
+        found = displacement(np.where(seen, new, 0), reference, 5 * whole(new), expected, seen)
+        if rows < 16:
+            assert found.shift_px == expected and not found.determined, rows
+        elif found.determined:
+            assert found.shift_px == pytest.approx(shift, abs=0.6), rows
+        assert found.determined or rows < SIDE // 2
+
+
 def test_a_clipped_detector_still_tells():
     reference = np.minimum(frame((0, 0), 500, 1), 300)
     found = displacement(np.minimum(frame((1.5, -2.5), 500, 2), 300), reference, whole(reference))

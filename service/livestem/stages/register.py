@@ -6,7 +6,9 @@ Rules
 - A peak below `SIGNIFICANT` times the noise is none: the predicted shift stands. So it does along a direction in which
   the peak is not curved by as much (layers, seen along them).
 - Drift goes on as it went: the prediction is the last shift and the median of the last steps.
-- Neither of the two images need be whole: what was not visited is level ground.
+- Neither of the two images need be whole: what was not visited is level ground. A frame that was swept in part is
+  compared where it was swept, as if the field ended there: were its end within the window, shifts that bring more of it
+  in would look more like the reference, and of a crystal the next cell be taken for this one.
 
 References
 ----------
@@ -97,15 +99,17 @@ def displacement(
     shape = frame[middle].shape
     if min(shape) < _LEAST_PX or any(abs(s) >= side for s, side in zip(start, shape, strict=True)):
         return unknown
-    tapers = [_taper(side, s) for side, s in zip(shape, start, strict=True)]
-    window = np.outer(*tapers).astype(np.float32)
     here, there = (None if part is None or part.all() else part for part in (seen, visits > 0))
     here, there = (None if part is None else part[middle] for part in (here, there))
+    swept, tapers = _swept(shape, start, here)
+    if min(len(taper) for taper in tapers) < _LEAST_PX:
+        return unknown
+    window = np.outer(*tapers).astype(np.float32)
     level, spread = _level(frame[middle], here)
-    image = moved(_scaled(frame[middle], level, spread, here), start) * window
+    image = moved(_scaled(frame[middle], level, spread, here), start)[swept] * window
     level, _ = _level(reference[middle], there)
-    mean = _scaled(reference[middle], level, spread, there) * window
-    found = correlate(image, mean, max(float(visits[middle].mean()), 1.0), tapers)
+    mean = _scaled(reference[middle], level, spread, there)[swept] * window
+    found = correlate(image, mean, max(float(visits[middle][swept].mean()), 1.0), tapers)
     if found is None:
         return unknown
     rest = predicted_px[0] - start[0], predicted_px[1] - start[1]
@@ -177,6 +181,18 @@ def _taper(side: int, shift: int) -> Wide:
     inside = np.arange(side) + 0.5
     depth = np.minimum(inside - max(shift, 0), side + min(shift, 0) - inside)
     return np.asarray(0.5 - 0.5 * np.cos(np.pi * np.clip(depth * _TAPER / side, 0.0, 1.0)))
+
+
+def _swept(
+    shape: tuple[int, ...], shift: tuple[int, int], here: NDArray[np.bool_] | None
+) -> tuple[tuple[slice, ...], list[Wide]]:
+    """Return where a frame of which `here` came lies on the reference, as a box, and the windows over its sides."""
+    if here is None:
+        return np.s_[:, :], [_taper(side, s) for side, s in zip(shape, shift, strict=True)]
+    came = moved(here, shift)
+    ends = [np.flatnonzero(came.any(axis=1 - axis)) for axis in (0, 1)]
+    box = [slice(int(e[0]), int(e[-1]) + 1) if e.size else slice(0, 0) for e in ends]
+    return tuple(box), [_taper(part.stop - part.start, 0) for part in box]
 
 
 def _middle(shape: tuple[int, ...]) -> tuple[slice, ...]:
