@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -23,6 +24,7 @@ from livestem.cli.demo import free_port_pairs
 from livestem.client import Acquisition, Endpoint, Subscriber
 from livestem.client.replay import send_scan
 from livestem.domain.errors import REASONS
+from livestem.domain.notices import Event
 from livestem.domain.tiles import Tile
 from livestem.runtime.health import REASON_NAMES
 from livestem.runtime.metrics import STAGES, STATUSES
@@ -165,9 +167,14 @@ def test_the_page_has_every_metric_with_its_type_and_labels(scrape):
     assert len(rows) == len(described) and described == found
 
 
+def test_the_page_has_every_event_of_the_log():
+    rows = re.findall(r"^\| `(\w+)` \| (?:`[a-z_]+`(?:, )?)* ?\| ", PAGE.read_text("utf-8"), flags=re.M)
+    assert {*get_args(Event), "log"} <= set(rows)
+
+
 def test_the_page_has_what_to_do_for_every_reason():
-    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \|$", PAGE.read_text("utf-8"), flags=re.M)
-    assert tuple(rows) == REASON_NAMES
+    table = PAGE.read_text("utf-8").partition("| reason | means | do |")[2].partition("\n\n")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, flags=re.M)) == REASON_NAMES
 
 
 def test_metrics_keep_to_the_habits_of_prometheus(scrape):

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 
 from livestem.domain.errors import WireError
+from livestem.domain.notices import notice
 
 log = logging.getLogger(__name__)
 
@@ -30,4 +31,5 @@ class Tally:
         self.by_reason[error.reason] += 1
         count = self.by_reason[error.reason]
         if str(count).rstrip("0") == "1":
-            log.warning("%s dropped: %s (%d so far for this reason)", self._what, error, count)
+            told = notice("message_dropped", what=self._what, reason=error.reason, count=count)
+            log.warning("%s dropped: %s (%d so far for this reason)", self._what, error, count, extra=told)

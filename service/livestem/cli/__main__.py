@@ -1,15 +1,14 @@
-"""``livestem``: one line on stderr for anything a user can cause; exit 0 done, 1 failed, 2 wrong usage."""
+"""``livestem``: one line on stderr for anything a user can cause; exit 0 done, 1 failed, 2 wrong usage, 130 stopped."""
 
 from __future__ import annotations
 
-import logging
-import signal
 import sys
 import warnings
 from typing import NoReturn
 
 import typer
 
+from livestem.cli import ending, logs
 from livestem.cli import weights as weights_command
 from livestem.cli.batch import batch
 from livestem.cli.demo import demo
@@ -23,6 +22,7 @@ from livestem.cli.serve import serve
 from livestem.cli.simulate import simulate
 from livestem.cli.watch import watch
 from livestem.domain.errors import LivestemError
+from livestem.domain.names import one_line
 
 app = typer.Typer(
     name="livestem",
@@ -41,18 +41,13 @@ app.add_typer(weights_command.app, name="weights")
 def _options(
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens, to stderr."),
 ) -> None:
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    logs.configure(verbose)
 
 
 def main() -> NoReturn:
     """Run the command line."""
     warnings.filterwarnings("ignore", module=r"(hyperspy|exspy|rsciio)\b")  # theirs to mend, not the user's to read
-    for number in (signal.SIGTERM, signal.SIGINT):  # both drain; a shell starts background jobs with SIGINT ignored
-        signal.signal(number, _interrupt)
+    ending.interrupt_on_signals()
     try:
         code = app(standalone_mode=False)
     except LivestemError as e:
@@ -61,8 +56,10 @@ def main() -> NoReturn:
         sys.exit(_usage(e))
     except ModuleNotFoundError as e:
         sys.exit(_missing(e))
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(_fail("stopped", 130))
+    except (ending.StoppedError, KeyboardInterrupt, typer.Abort) as e:
+        sys.exit(_fail(str(e) or "stopped", ending.INTERRUPTED))
+    if code == ending.INTERRUPTED:  # what some versions of the option parser make of a KeyboardInterrupt
+        sys.exit(_fail("stopped", code))
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -81,10 +78,6 @@ def _usage(error: Exception) -> int:
     return _fail(f"{text.rstrip('.')}{where}", 2)
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 # Third-party package -> the extra that brings it.
 _EXTRAS = {"torch": "vgg16", "torchvision": "vgg16", "onnx": "vgg16"}
 
@@ -98,7 +91,7 @@ def _missing(error: ModuleNotFoundError) -> int:
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"livestem: {' '.join(text.split())}", file=sys.stderr)
+    print(f"livestem: {one_line(' '.join(text.split()))}", file=sys.stderr)
     return code
 
 

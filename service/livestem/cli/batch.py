@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from livestem.cli import ending
 from livestem.cli import options as o
 from livestem.cli.recordings import FileOptions, opened, scans, with_processing
 
@@ -47,7 +48,8 @@ def batch(
                 print(f"warning: {warning}", file=sys.stderr)
             folder = out if len(groups) == 1 else out / recording.scan_id
             plan = with_processing(recording.plan, asked.processing)
-            with scan_bar(plan, recording.scan_id) as bar:
+            kept = f"nothing is kept of {recording.scan_id}; results of scans before it stay in {out}"
+            with ending.unfinished(kept), scan_bar(plan, recording.scan_id) as bar:
                 result = run_batch(recording, plan, settings, folder, on_tile=bar, on_accepted=_accepted)
         tell(result, folder, as_json)
 

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import typer
 
+from livestem.cli import ending
 from livestem.cli import options as o
 from livestem.cli.heard import Heard
 from livestem.client.acquisition import Acquisition
@@ -69,7 +70,8 @@ def demo(
     except OSError as e:
         raise UsageError(f"{out} cannot be made: {e.strerror or e}; choose another --out") from e
     began = time.perf_counter()
-    heard = _run(simulation, plan, times, out / "store", console)
+    with ending.unfinished(f"what was received is in {out / 'store'}"):
+        heard = _run(simulation, plan, times, out / "store", console)
     folder = out / "store" / heard.session / simulation.scan_id
     save_truth(simulation.truth, folder / "truth")
     report(console, simulation, heard, folder, out / "overview.png")

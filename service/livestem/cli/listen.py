@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from livestem.cli import ending
 from livestem.cli import options as o
+from livestem.domain.names import one_line
 
 if TYPE_CHECKING:
     from livestem.wire.codec import Message
@@ -27,17 +29,23 @@ def listen(
     from livestem.client.subscriber import Subscriber
     from livestem.wire import messages as m
 
+    ends = ending.regular() if scans is None else ending.unfinished(f"fewer than {scans} scans have finished")
     left = scans
-    with Subscriber(o.endpoint(results), history=history, name="livestem listen") as subscriber:
+    with ends, Subscriber(o.endpoint(results), history=history, name="livestem listen") as subscriber:
         subscriber.wait_subscribed(o.seconds(wait))
         for message in subscriber:
-            line = as_line(message) if as_json else in_words(message)
+            line = as_line(message) if as_json else _safe(in_words(message))
             if line is not None and not _told(line):
                 return
             if left is not None and isinstance(message.header, m.ScanDone):
                 left -= 1
                 if left <= 0:
                     return
+
+
+def _safe(line: str | None) -> str | None:
+    """Return a line that does not talk to the terminal, whatever others have put into it."""
+    return None if line is None else one_line(line)
 
 
 def _told(line: str) -> bool:

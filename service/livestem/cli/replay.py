@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from livestem.cli import ending
 from livestem.cli import options as o
 from livestem.cli.recordings import FileOptions, opened, scans, with_processing
 from livestem.client.acquisition import Acquisition
@@ -64,7 +65,8 @@ def send_with_bar(
             on_tile(tile)
             bar(tile)
 
-        writer = send_scan(source, recording, plan=plan, speed=times, on_tile=sent)
+        with ending.unfinished(f"the service keeps what it has of {recording.scan_id}, as an aborted scan"):
+            writer = send_scan(source, recording, plan=plan, speed=times, on_tile=sent)
     print(told(source.session, writer), flush=True)
 
 

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import logging
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
+from livestem.cli import ending, logs
 from livestem.cli import options as o
+from livestem.domain.names import one_line
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Mapping
+
+    from livestem.runtime.segmenter import Segmenter
+    from livestem.runtime.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.5  # until a thread's death, or a signal where those do not wake us (Windows), is noticed
+_LOOK_S = 5.0  # between looks at the service's health, for its log and for a watchdog
+
+LogFormat = Annotated[logs.Format, typer.Option("--log-format", help="text, or json: one object a line, on stdout.")]
 
 
+@ending.regular()
 @o.asks_for_processing
 def serve(
     asked: o.Asked,
@@ -26,10 +43,9 @@ def serve(
     http_port: Annotated[
         int | None, typer.Option("--http-port", min=0, max=65535, help="Port of /health and /metrics.")
     ] = None,
+    log_format: LogFormat = "text",
 ) -> None:
     """Run the segmenter: attach to an instrument, segment live, cluster at scan end, publish and store."""
-    from livestem.domain.errors import LivestemError
-    from livestem.runtime.segmenter import Segmenter
     from livestem.runtime.settings import load_settings
 
     settings = load_settings(asked.config)
@@ -43,35 +59,69 @@ def serve(
     if http_port is not None:
         changes["http"] = msgspec.structs.replace(settings.http, port=http_port)
     settings = o.on_device(msgspec.structs.replace(settings, **changes), device, precision)
+    if log_format == "json":
+        logs.configure_json()
+    _run(settings, quiet=log_format == "json")
 
-    announce, stop = Teller(), _stop_on_signals()
-    segmenter = Segmenter(settings, announce)
+
+def _run(settings: Settings, *, quiet: bool) -> None:
+    """Run the segmenter until somebody stops it; what ends it otherwise is in the log, too."""
+    from livestem.domain.errors import LivestemError
+    from livestem.domain.notices import notice
+    from livestem.runtime.segmenter import Segmenter
+
     try:
-        announce(
-            f"ready: attaching to {', '.join(e.endpoint for e in settings.acquisition)}, results at "
-            f"{settings.results.endpoint}, health at http://{settings.http.host}:{segmenter.http.port}/health, "
-            f"store {Path(settings.store_path)}"
-        )
-        while not stop.wait(0.5):
-            if segmenter.monitor.failed:
-                raise LivestemError("the service stopped because of a fault of ours; its log says more")
-        announce("stopping: finishing what is under way")
-    finally:
-        segmenter.close()
+        stop = ending.stop_on_signals()
+        segmenter = Segmenter(settings, (lambda text: None) if quiet else Teller())
+        try:
+            _watch(segmenter, stop)
+        finally:
+            segmenter.close()
+        segmenter.tell("stopped", "stopped")
+    except LivestemError as e:
+        log.error("%s", e, extra={**notice("failed"), "told": True})  # by the command line, in its one line
+        raise
 
 
-def _stop_on_signals() -> threading.Event:
-    """Return what SIGTERM and Ctrl-C set, wherever they catch us; a second one does not wait."""
-    stop = threading.Event()
+def _watch(segmenter: Segmenter, stop: threading.Event) -> None:
+    """Tell how the service is, in its log and to whoever started it, until it is to stop."""
+    from livestem.domain.errors import LivestemError
+    from livestem.runtime.supervisor import Supervisor
 
-    def asked(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
+    settings, supervisor = segmenter.settings, Supervisor()
+    segmenter.tell(
+        "ready",
+        f"ready: attaching to {', '.join(e.endpoint for e in settings.acquisition)}, results at "
+        f"{settings.results.endpoint}, health at http://{settings.http.host}:{segmenter.http.port}/health, "
+        f"store {Path(settings.store_path)}",
+        results=settings.results.endpoint,
+        http_port=segmenter.http.port,
+        store=str(settings.store_path),
+    )
+    supervisor.tell("READY=1")
+    known: Mapping[Any, str] = {}
+    next_look = time.monotonic()
+    while not stop.wait(_POLL_S):
+        if segmenter.monitor.failed:
+            raise LivestemError("the service stopped because of a fault of ours; its log says more")
+        if time.monotonic() >= next_look:
+            next_look = time.monotonic() + _LOOK_S
+            health = segmenter.monitor.health()
+            known = _changes(segmenter, known, health.reasons)
+            if health.live:
+                supervisor.tell("WATCHDOG=1")
+    supervisor.tell("STOPPING=1")
+    text = f"stopping: finals under way get {settings.drain_s:g} s; a second signal does not wait for them"
+    segmenter.tell("stopping", text)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, asked)
-    return stop
+
+def _changes(segmenter: Segmenter, before: Mapping[Any, str], now: Mapping[Any, str]) -> Mapping[Any, str]:
+    """Tell which reasons to be degraded are new, and which are over."""
+    for reason in now.keys() - before.keys():
+        segmenter.tell("degraded", f"degraded: {now[reason]}", reason=reason)
+    for reason in before.keys() - now.keys():
+        segmenter.tell("recovered", f"recovered: {reason}", reason=reason)
+    return now
 
 
 class Teller:
@@ -86,4 +136,4 @@ class Teller:
         """Print a line."""
         import datetime
 
-        self._console.print(f"{datetime.datetime.now():%H:%M:%S} {text}", markup=False)
+        self._console.print(f"{datetime.datetime.now():%H:%M:%S} {one_line(text)}", markup=False)

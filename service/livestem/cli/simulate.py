@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from livestem.cli import ending
 from livestem.cli import options as o
 from livestem.cli.replay import Speed, Wait, parse_speed, send_with_bar, told
 from livestem.client.acquisition import Acquisition, new_session
@@ -70,7 +71,8 @@ def simulate(
         microscope = VirtualMicroscope(specimen, seed, eds_counts_per_pixel=counts)
         if frames:
             microscope.request(ScanRequest(frames=frames, reason="the standard field"))
-        _Instrument(microscope, faults, times, truth).serve(session, o.endpoint(acquisition), o.seconds(wait))
+        with ending.regular():
+            _Instrument(microscope, faults, times, truth).serve(session, o.endpoint(acquisition), o.seconds(wait))
         return
     simulation = Simulation(specimen, seed, frames, eds_counts_per_pixel=counts)
     for warning in simulation.warnings:
@@ -143,7 +145,8 @@ def _send(
                 beam(tile)
                 bar(tile)
 
-            writer = send_with_faults(opened, simulation, faults, speed=times, on_tile=sent, seed=simulation.seed)
+            with ending.unfinished(f"the service keeps what it has of {simulation.scan_id}, as an aborted scan"):
+                writer = send_with_faults(opened, simulation, faults, speed=times, on_tile=sent, seed=simulation.seed)
     finally:
         if truth is not None:
             _write_truth(simulation, truth, beam.seen)

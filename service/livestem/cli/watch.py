@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from livestem.cli import ending
 from livestem.cli import options as o
 from livestem.cli.recordings import FileOptions, opened, with_processing
 from livestem.cli.replay import Wait, send_with_bar
@@ -40,7 +41,8 @@ def watch(
         raise UsageError(f"{folder} is no folder; make it, or name another")
     watched = Watched(folder, clock=time.monotonic, settle_s=settle, existing=existing)
     left, wait = scans, o.seconds(wait)
-    with Acquisition(session, o.endpoint(acquisition), recorded=True) as source:
+    ends = ending.regular() if scans is None else ending.unfinished(f"fewer than {scans} scans have been published")
+    with ends, Acquisition(session, o.endpoint(acquisition), recorded=True) as source:
         print(f"watching {folder}, publishing at {acquisition}", file=sys.stderr)
         while left is None or left > 0:
             for group in watched.poll():

@@ -1,4 +1,4 @@
-"""Names that travel and become folders: short, plain, and never one that a file system reserves."""
+"""Names that travel and become folders: short, plain, and never one that a file system reserves; others' free text."""
 
 from __future__ import annotations
 
@@ -20,3 +20,12 @@ def check_name(name: str, what: str) -> str:
     if not _NAME.match(name) or name.upper() in _RESERVED:
         raise ValueError(f"{what} name {name!r} must be 1-64 letters, digits, - or _, and no reserved file name")
     return name
+
+
+def one_line(text: str) -> str:
+    r"""Return free text so that it stays on its line and does not talk to a terminal: what does not print is escaped.
+
+    >>> print(one_line("all well\n\x1b[2Jok"))
+    all well\n\x1b[2Jok
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -24,6 +24,7 @@ from livestem.domain import life
 from livestem.domain.errors import LivestemError, WireError
 from livestem.domain.geometry import Grid
 from livestem.domain.limits import Limits
+from livestem.domain.notices import notice
 from livestem.domain.parameters import Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.domain.support import SupportSet
@@ -164,7 +165,8 @@ class Ingest:
     def _give_up(self, scan: OpenScan, silent_s: float) -> None:
         """Finish a scan of which nothing more will come."""
         why = self._beams.get(scan.session, life.Beam()).why(scan, silent_s)
-        log.warning("scan %s: %s; finishing with what is there", scan.scan_id, why)
+        told = notice("scan_given_up", session=scan.session, scan_id=scan.scan_id, reason=why)
+        log.warning("scan %s: %s; finishing with what is there", scan.scan_id, why, extra=told)
         self._on(scan, life.NothingMoreComes(why))
 
     def _make_room(self) -> None:
@@ -182,7 +184,6 @@ class Ingest:
             facts = self._begin(message, start)
         except LivestemError as e:
             self._settled[key] = "refused"
-            log.info("scan %s of session %s refused: %s", start.scan_id, start.session, e)
             return [verdict(start, accepted=False, reason=str(e))]
         for early in [e for e in self._early if _key(e) == key]:
             self._early.remove(early)

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 import zmq
 
 from livestem.client.connection import Connection
+from livestem.domain.notices import notice
 from livestem.protocol.follower import Deliver, Effect, Lost, Refused, Tracking
 from livestem.runtime.ingest import Ingest
 from livestem.runtime.journal import COMMIT_BYTES
+from livestem.runtime.notices import Notices
 from livestem.runtime.settings import Settings
 from livestem.wire import messages as m
 
@@ -48,8 +50,7 @@ class Intake:
         Told of every decision about a scan, after the adapter.
     on_session : callable
         Called with a session's name before anything of it is applied.
-    announce : callable
-        Takes a line for a person.
+    tell : Notices
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class Intake:
         ingest: Ingest,
         on_verdict: Callable[[m.Verdict], None],
         on_session: Callable[[str], None],
-        announce: Callable[[str], None],
+        tell: Notices,
     ) -> None:
         self._ingest, self._vanish_s = ingest, settings.vanish_s
-        self._on_verdict, self._on_session, self._announce = on_verdict, on_session, announce
+        self._on_verdict, self._on_session, self._tell = on_verdict, on_session, tell
         self._poller = zmq.Poller()
         self._adapters = []
         for endpoint in settings.acquisition:
@@ -115,13 +116,18 @@ class Intake:
                 self._on_verdict(verdict)
         elif isinstance(effect, Tracking):
             adapter.session = effect.stream.session
-            self._announce(f"attached to session {adapter.session} at {adapter.connection.endpoint.endpoint}")
-        elif isinstance(effect, Lost):
-            log.warning(
-                "session %s: the sender has let messages %d to %d go", effect.session, effect.first, effect.last
+            at = adapter.connection.endpoint.endpoint
+            self._tell(
+                "attached", f"attached to session {adapter.session} at {at}", session=adapter.session, endpoint=at
             )
+        elif isinstance(effect, Lost):
+            lost = effect.session, effect.first, effect.last
+            told = notice("messages_lost", session=effect.session, first=effect.first, last=effect.last)
+            log.warning("session %s: the sender has let messages %d to %d go", *lost, extra=told)
         elif isinstance(effect, Refused):
-            log.error("the adapter at %s refuses: %s", adapter.connection.endpoint.endpoint, effect.reason)
+            at = adapter.connection.endpoint.endpoint
+            told = notice("adapter_refuses", endpoint=at, reason=effect.reason)
+            log.error("the adapter at %s refuses: %s", at, effect.reason, extra=told)
 
     def _commit_if_due(self, adapter: _Adapter) -> None:
         waited = time.monotonic() - adapter.committed_at

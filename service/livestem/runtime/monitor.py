@@ -12,6 +12,7 @@ from typing import Any
 
 from livestem.client.hub import Hub
 from livestem.domain.limits import Limits
+from livestem.domain.notices import notice
 from livestem.runtime.health import Health, Vitals, judge
 from livestem.runtime.ingest import Ingest
 from livestem.runtime.intake import Intake
@@ -92,7 +93,7 @@ class Monitor:
             work()
         except BaseException as e:
             self._dead.append(f"the {name} thread died: {type(e).__name__}: {e}")
-            log.exception("a thread of the service died; restart it")
+            log.exception("a thread of the service died; restart it", extra=notice("thread_died", thread=name))
         finally:
             self._under_way.discard(name)
 

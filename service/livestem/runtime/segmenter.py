@@ -41,10 +41,11 @@ from livestem.runtime.intake import Intake
 from livestem.runtime.live import LiveScorer
 from livestem.runtime.metrics import Metrics
 from livestem.runtime.monitor import Monitor
+from livestem.runtime.notices import Notices
 from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.quantification import warm_up
 from livestem.runtime.recipe import resolve
-from livestem.runtime.results import write_result
+from livestem.runtime.results import ScanResult, write_result
 from livestem.runtime.settings import Settings
 from livestem.runtime.store import Store
 from livestem.wire import messages as m
@@ -69,11 +70,12 @@ class Segmenter:
         If a port or the store is in use, or the preset's weights are missing.
     """
 
-    def __init__(self, settings: Settings, announce: Callable[[str], None] = log.info) -> None:
-        self.settings, self._announce = settings, announce
+    def __init__(self, settings: Settings, announce: Callable[[str], None] = lambda text: None) -> None:
+        self.settings, self.tell = settings, Notices(announce)
         self.metrics = Metrics()
         self._stop = threading.Event()
         self._finals: queue.Queue[tuple[OpenScan, life.Status] | None] = queue.Queue()
+        self._storing, self._left = threading.Lock(), 0  # what is left when the service stops must not be stored late
         self._looking = threading.Lock()  # the live thread looks, and the finals thread once at a scan's end
         self._epoch = time.time_ns()
         self._encoders = Encoders.configured(settings)
@@ -90,18 +92,18 @@ class Segmenter:
             opened.callback(self.http.close)
             self._opened = opened.pop_all()
         self._live = LiveScorer(self._encoders, self.store.starts * _REVISIONS_PER_START)
-        self._intake = Intake(self._context, settings, self._ingest, self._on_verdict, self._open_session, announce)
+        self._intake = Intake(self._context, settings, self._ingest, self._on_verdict, self._open_session, self.tell)
         self.monitor = Monitor(self.store, self._hub, self._ingest, self._intake, self._finals, settings.limits)
-        self._threads = [
-            self.monitor.thread(name, work)
+        self._threads = {
+            name: self.monitor.thread(name, work)
             for name, work in (
                 ("ingest", self._run_ingest),
                 ("live", self._run_live),
                 ("finals", self._run_finals),
                 ("warm-up", warm_up),
             )
-        ]
-        for thread in self._threads:
+        }
+        for thread in self._threads.values():
             thread.start()
         self.http.serve(self.monitor.health, self.metrics.expose)
 
@@ -119,12 +121,21 @@ class Segmenter:
         )
 
     def close(self) -> None:
-        """Drain and stop: finals under way are finished, journals closed, sockets freed."""
-        self._stop.set()
+        """Drain and stop: what was received is committed, finals get `drain_s`, journals and sockets are closed.
+
+        Finals that take longer are left: their scan's journal has everything they need.
+        """
         self.monitor.stopping = True
+        self._stop.set()
+        for name in ("ingest", "live"):  # ingest's last commit may end a scan
+            self._threads[name].join()
         self._finals.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._threads["finals"].join(self.settings.drain_s)
+        with self._storing:
+            self._left = self._finals.unfinished_tasks - 1  # without the word that there are no more
+        if self._left:
+            text = f"{self._left} scans are left without finals; their journals are whole"
+            self.tell("finals_left", text, scans=self._left)
         self._ingest.close()
         self._opened.close()
 
@@ -147,7 +158,11 @@ class Segmenter:
     def _on_verdict(self, verdict: m.Verdict) -> None:
         """Tell the person at the service, and everybody who follows, what was decided about a scan."""
         text = f"scan {verdict.scan_id}{'' if verdict.accepted else ' refused'}: {verdict.words}"
-        self._announce(text)
+        about = {"session": verdict.session, "scan_id": verdict.scan_id}
+        if verdict.accepted:
+            self.tell("scan_accepted", text, **about)
+        else:
+            self.tell("scan_refused", text, **about, reason=verdict.reason)
         level: Literal["info", "error"] = "info" if verdict.accepted else "error"
         self._hub.publish(verdict.session, m.Status(level=level, text=text[:4096], scan_id=verdict.scan_id))
 
@@ -197,15 +212,29 @@ class Segmenter:
         while (job := self._finals.get()) is not None:
             scan, status = job
             self._look(scan)  # the last live map holds the last tile
-            try:
-                self._finish(scan, status)
-            except LivestemError as e:
-                self._fail(scan, str(e))
-            self._finals.task_done()
+            began = time.perf_counter()
+            outcome = self._concluded(scan, status)
+            with self._storing:
+                if self._left:
+                    return
+                self._settle(scan, outcome, began)
+                self._finals.task_done()
 
-    def _finish(self, scan: OpenScan, status: life.Status) -> None:
-        began = time.perf_counter()
-        result = conclude(scan, status, self._encoders)
+    def _concluded(self, scan: OpenScan, status: life.Status) -> ScanResult | LivestemError:
+        try:
+            return conclude(scan, status, self._encoders)
+        except LivestemError as e:
+            return e
+
+    def _settle(self, scan: OpenScan, outcome: ScanResult | LivestemError, began: float) -> None:
+        try:
+            if isinstance(outcome, LivestemError):
+                raise outcome
+            self._finish(scan, outcome, began)
+        except LivestemError as e:
+            self._fail(scan, str(e))
+
+    def _finish(self, scan: OpenScan, result: ScanResult, began: float) -> None:
         write_result(self.store.folder(scan.session, scan.scan_id), result)
         publish_finals(result, lambda header, *arrays: self._hub.publish(scan.session, header, arrays))
         self.store.finish(scan.session, scan.scan_id, result.status, result.finals.digest)
@@ -214,7 +243,16 @@ class Segmenter:
         self.metrics.missing.labels(scan="finished").set(len(result.missing))
         for stage, seconds in {**result.finals.timings_s, "finals": took}.items():
             self.metrics.stage.labels(stage=stage).observe(seconds)
-        self._announce(f"{summary(result)}; finals in {took:.2f} s")
+        self.tell(
+            "scan_done",
+            f"{summary(result)}; finals in {took:.2f} s",
+            session=scan.session,
+            scan_id=scan.scan_id,
+            status=result.status,
+            digest=result.finals.digest,
+            missing=len(result.missing),
+            seconds=round(took, 3),
+        )
 
     def _fail(self, scan: OpenScan, reason: str) -> None:
         """Tell everybody that there are no finals; the journal stays, so that nothing is lost."""
@@ -232,4 +270,5 @@ class Segmenter:
             reason=reason[:4096],
         )
         self._hub.publish(scan.session, done)
-        self._announce(f"scan {scan.scan_id} failed: {reason}")
+        about = {"session": scan.session, "scan_id": scan.scan_id, "reason": reason}
+        self.tell("scan_failed", f"scan {scan.scan_id} failed: {reason}", **about)

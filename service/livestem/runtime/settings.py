@@ -49,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     store : folder of results
     publish_interval_s : live messages go out at most so often
     vanish_s : a source silent for so long in mid-scan is taken for gone
+    drain_s : finals under way are given so long when the service is stopped
     allow_processing : whether a sender may choose parameters in `scan_start`
     processing : what the service asks for where the sender does not
     weights : VGG16 weights, where they are not in the cache
@@ -62,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     store: str | None = None
     publish_interval_s: float = 0.04
     vanish_s: float = 60.0
+    drain_s: float = 60.0
     allow_processing: bool = True
     processing: Processing = Processing()
     limits: Limits = Limits()
@@ -76,6 +78,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(f"device is cpu, cuda or cuda:N, got {self.device!r}")
         if not 0.01 <= self.publish_interval_s <= 60 or not self.vanish_s > 0:
             raise ValueError("publish_interval_s must be 0.01 to 60, vanish_s positive")
+        if not 0 <= self.drain_s <= 3600:
+            raise ValueError("drain_s must be 0 to 3600")
 
     @property
     def store_path(self) -> Path:

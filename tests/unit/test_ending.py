@@ -1,0 +1,116 @@
+"""A command that is told to stop: regular or unfinished, at once at the second word, and never late to store."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from test_monitoring import Source
+
+from livestem.cli import ending
+from livestem.cli.__main__ import app
+from livestem.cli.demo import free_port_pairs
+from livestem.client import Acquisition, Endpoint
+from livestem.client.replay import send_scan
+from livestem.runtime import segmenter as service
+from livestem.runtime.settings import Http, Settings
+
+PATIENCE_S = 30.0
+
+
+def test_an_interruption_is_regular_or_unfinished(capsys):
+    with ending.regular():
+        raise KeyboardInterrupt
+    with ending.regular(), ending.unfinished("half of it is kept"):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "livestem: stopped\nlivestem: stopped; half of it is kept\n"
+    with (
+        pytest.raises(ending.StoppedError, match=r"^stopped; half of it is kept$"),
+        ending.unfinished("half of it is kept"),
+    ):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyError), ending.regular(), ending.unfinished("x"):
+        raise KeyError
+
+
+def test_serve_that_is_stopped_while_it_starts_has_ended_regularly(monkeypatch, tmp_path):
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(service, "Segmenter", interrupted)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    try:
+        assert not app(["serve", "--store", str(tmp_path)], standalone_mode=False)
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+
+
+SLOW = """
+import sys, time
+from livestem.cli import ending
+from livestem.cli.__main__ import app
+stop = getattr(ending, sys.argv[1])()
+print("ready", flush=True)
+try:
+    if stop is None:
+        time.sleep(60)
+    stop.wait(60)
+finally:
+    print("draining", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+@pytest.mark.parametrize("way", ["interrupt_on_signals", "stop_on_signals"])
+def test_the_second_signal_does_not_wait(way):
+    with subprocess.Popen([sys.executable, "-c", SLOW, way], stdout=subprocess.PIPE, text=True) as command:
+        try:
+            assert command.stdout is not None and command.stdout.readline() == "ready\n"
+            command.send_signal(signal.SIGTERM)
+            assert command.stdout.readline() == "draining\n"
+            command.send_signal(signal.SIGINT)
+            assert command.wait(PATIENCE_S) == ending.INTERRUPTED
+        finally:
+            command.kill()
+
+
+def test_finals_that_outlast_the_drain_are_left_and_never_stored_late(monkeypatch, tmp_path, caplog):
+    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
+    conclude = service.conclude
+
+    def slowly(*arguments: object) -> object:
+        begun.set()
+        assert go_on.wait(PATIENCE_S)
+        try:
+            return conclude(*arguments)
+        finally:
+            done.set()
+
+    monkeypatch.setattr(service, "conclude", slowly)
+    data, results = free_port_pairs(2)
+    settings = Settings(
+        acquisition=(Endpoint(f"tcp://127.0.0.1:{data}"),),
+        results=Endpoint(f"tcp://127.0.0.1:{results}"),
+        http=Http(port=0),
+        store=str(tmp_path / "store"),
+        drain_s=0.0,
+    )
+    segmenter = service.Segmenter(settings)
+    with Acquisition("s", settings.acquisition[0], recorded=True) as source:
+        source.wait_for_service(PATIENCE_S)
+        send_scan(source, Source(), speed=None)
+        assert begun.wait(PATIENCE_S)
+    (finals,) = [thread for thread in threading.enumerate() if thread.name == "finals"]
+    segmenter.close()
+    left = [record for record in caplog.records if getattr(record, "event", "") == "finals_left"]
+    assert [record.fields for record in left] == [{"scans": 1}]
+    go_on.set()
+    finals.join(PATIENCE_S)
+    assert done.is_set() and not finals.is_alive()
+    (folder,) = (tmp_path / "store" / "s").iterdir()
+    assert [path.name for path in folder.iterdir()] == ["journal.sqlite"]
