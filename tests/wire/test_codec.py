@@ -1,4 +1,4 @@
-"""The codec: what goes in comes out; whatever breaks a rule is rejected under its reason and never applied."""
+"""The codec: what goes in comes out; each rule at its edge. What hostile peers send is in `hostile`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ from livestem.domain.errors import WireError
 from livestem.domain.limits import Limits
 from livestem.wire import codec
 from livestem.wire import messages as m
+from livestem.wire.arrays import MOST_HAADF
 from livestem.wire.codec import decode, encode, nest, topic_of, unnest
 
 EXAMPLES = examples()
 DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8")
+WITHIN = {
+    d: {"min_value": 0 if "u" in d else -MOST_HAADF, "max_value": MOST_HAADF} for d in ("<u8", "<i8", "<f4", "<f8")
+}
 pack = msgspec.msgpack.encode
 
 
@@ -96,7 +100,7 @@ def test_every_type_comes_back(name: str, kind: type):
         lambda d: hnp.arrays(
             np.dtype(d),
             hnp.array_shapes(min_dims=2, max_dims=2, max_side=9),
-            elements={"allow_nan": False, "allow_infinity": False} if "f" in d else None,
+            elements=WITHIN.get(d),
         )
     ),
     way=st.sampled_from(["raw", "zstd"]),
@@ -161,67 +165,6 @@ def test_nested_frames_come_back():
     assert unnest(nest([memoryview(f) for f in frames])) == frames
 
 
-# --- the check ----------------------------------------------------------------------------------------------
-
-
-def test_no_flipped_bit_is_ever_applied():
-    frames = frames_of(EXAMPLES["eds_tile"])
-    flips = 0
-    for i, frame in enumerate(frames):
-        for bit in range(8 * len(frame)):
-            spoilt = bytearray(frame)
-            spoilt[bit // 8] ^= 1 << bit % 8
-            rejected([*frames[:i], bytes(spoilt), *frames[i + 1 :]], "check")
-            flips += 1
-    assert flips > 1500
-
-
-def test_a_truncated_message_is_never_applied():
-    frames = frames_of(EXAMPLES["eds_tile"])
-    for i, frame in enumerate(frames):
-        for cut in range(len(frame)):
-            with pytest.raises(WireError):
-                decode([*frames[:i], frame[:cut], *frames[i + 1 :]])
-    for missing in range(len(frames)):
-        with pytest.raises(WireError):
-            decode([f for i, f in enumerate(frames) if i != missing])
-
-
-def test_bytes_moved_from_one_frame_to_the_next_are_noticed():
-    """The crc covers the frames end to end, so it alone would not see this."""
-    topic, head, counts, channels, check = frames_of(EXAMPLES["eds_tile"])
-    rejected([topic, head, counts + channels[:1], channels[1:], check], "payload")
-    rejected([topic + head[:1], head[1:], counts, channels, check], "header")
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.binary(max_size=40), max_size=10), st.booleans())
-def test_random_frames_are_rejected_and_nothing_else(frames: list[bytes], with_check: bool):
-    with pytest.raises(WireError):
-        decode(checked(*frames) if with_check else frames)
-
-
-@settings(max_examples=500, deadline=None)
-@given(
-    name=st.sampled_from(sorted(EXAMPLES)),
-    edits=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4),
-)
-def test_a_spoilt_message_with_a_right_check_raises_nothing_but_wire_errors(name: str, edits: list[tuple[int, int]]):
-    """A hostile or faulty sender computes the check of whatever it sends."""
-    topic, *frames, _ = frames_of(EXAMPLES[name])
-    for place, value in edits:
-        i = place % len(frames)
-        frame = bytearray(frames[i])
-        frame[place // len(frames) % len(frame)] = value
-        frames[i] = bytes(frame)
-    try:
-        message = decode(checked(topic, *frames))
-    except WireError as e:
-        assert e.reason in ("header", "version", "topic", "payload", "value", "limit")
-    else:
-        encode(message.header, message.arrays, stream=EXAMPLES[name][2])
-
-
 # --- frames and limits --------------------------------------------------------------------------------------
 
 
@@ -262,13 +205,6 @@ def no_decompression(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_decompression")
-def test_a_bomb_is_refused_before_it_goes_off():
-    bomb = zstandard.ZstdCompressor().compress(bytes(2**27))
-    assert len(bomb) < 20_000
-    rejected(tile(bomb, codec="zstd", shape=[8192, 8192]), "limit")
-
-
-@pytest.mark.usefixtures("no_decompression")
 @pytest.mark.parametrize("shape", [[1, 1], [1, 3], [0, 1], [2**31, 2**31]])
 def test_a_compressed_size_that_is_not_the_announced_one(shape: list[int]):
     with pytest.raises(WireError) as caught:
@@ -276,39 +212,9 @@ def test_a_compressed_size_that_is_not_the_announced_one(shape: list[int]):
     assert caught.value.reason in ("payload", "limit")
 
 
-@pytest.mark.usefixtures("no_decompression")
-def test_a_compressed_array_of_unknown_size():
-    body = zstandard.ZstdCompressor(write_content_size=False).compress(b"ab")
-    rejected(tile(body, codec="zstd"), "payload", "another size")
-
-
-@pytest.mark.parametrize("claimed", [2, 100, 254])
-def test_a_compressed_array_that_lies_about_its_size(claimed: int):
-    body = bytearray(zstandard.ZstdCompressor().compress(b"ab" * 100))
-    assert body[4] & 0x20 and body[5] == 200, "single segment: one byte of content size"
-    body[5] = claimed
-    rejected(tile(bytes(body), codec="zstd", shape=[1, claimed // 2]), "payload", "zstd")
-
-
-@pytest.mark.parametrize(
-    "spoil", [lambda b: b[:-1], lambda b: b"", lambda b: b[:4], lambda b: b + b"x", lambda b: b + b]
-)
-def test_a_compressed_array_is_one_whole_frame(spoil: Any):
-    body = zstandard.ZstdCompressor().compress(b"ab")
-    decode(tile(body, codec="zstd"))
-    rejected(tile(spoil(body), codec="zstd"), "payload", "zstd")
-
-
 @pytest.mark.parametrize("shape", [[2**63 - 1, 0], [2**62, 0, 2**62, 2**62], [0, 2**40, 2**40]])
 def test_an_empty_array_with_absurd_sides(shape: list[int]):
     rejected(tile(b"", shape=shape), "payload")
-
-
-@pytest.mark.parametrize("count", [b"\xdd\xff\xff\xff\xff", b"\xdc\xff\xff"])
-def test_a_list_that_claims_to_be_long_costs_nothing(count: bytes):
-    rejected(checked(b"", count), "header")
-    with pytest.raises(WireError, match="nested"):
-        unnest(np.frombuffer(count, np.uint8))
 
 
 # --- headers ------------------------------------------------------------------------------------------------
@@ -405,37 +311,6 @@ def test_a_plan_that_could_not_be():
     rejected(raw("scan_start", plan={**plan, "stage": {"x": math.nan}}), "value", "not finite")
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        b"",
-        b"\xc0",
-        b"\x93\x01\x02\x03",
-        b"\x81\x80\xc0",  # a map as a key
-        b"\x82\xa1v\x02\x80\xc0",
-        b"\xdf\xff\xff\xff\xff",  # claims four thousand million entries
-        b"\x91" * 200_000,
-        b"\x81\xa4type" + b"\x91" * 200_000,
-        b"\x81\xa1v\xd7\xff" + b"\xff" * 8,  # a time beyond time
-        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix",  # a pickle
-    ],
-    ids=lambda head: repr(head[:12]),
-)
-def test_a_header_that_is_none(head: bytes):
-    with pytest.raises(WireError) as caught:
-        decode(checked(b"", head))
-    assert caught.value.reason in ("header", "version")
-
-
-def test_deep_nesting_in_a_field():
-    deep: Any = 1
-    for _ in range(400):
-        deep = [deep]
-    rejected(raw("scan_done", warnings=deep), "header")
-    rejected(raw("haadf_tile", payload=deep), "header")
-
-
 @pytest.mark.parametrize("place", [b"\xa4type", b"name", b"tem pc", b"hello", b"r-1"])
 def test_text_that_is_no_utf8(place: bytes):
     topic, head, check = frames_of(EXAMPLES["hello"])
@@ -444,24 +319,6 @@ def test_text_that_is_no_utf8(place: bytes):
     with pytest.raises(WireError) as caught:
         decode(checked(topic, spoilt))
     assert caught.value.reason == "header"
-
-
-def test_bytes_after_the_header():
-    topic, head, check = frames_of(EXAMPLES["hello"])
-    rejected(checked(topic, head + b"\xc0"), "header")
-
-
-@pytest.mark.parametrize(
-    "frames",
-    [
-        [b"GET /health HTTP/1.1\r\n", b"Host: localhost:5561\r\n", b"\r\n"],
-        [b"GET /health HTTP/1.1\r\n\r\n"],
-        [b"", b"{}", b""],
-    ],
-)
-def test_somebody_elses_protocol(frames: list[bytes]):
-    with pytest.raises(WireError):
-        decode(frames)
 
 
 # --- topics -------------------------------------------------------------------------------------------------
@@ -554,13 +411,6 @@ def test_as_many_channels_as_counts(photons: int):
     rejected(events(np.eye(2, dtype="u1"), np.zeros(photons, "u2")), "payload", "channels")
 
 
-def test_counts_whose_sum_wraps_round_are_not_believed():
-    half = np.array([[2**63, 2**63]], "<u8")
-    assert half.sum(dtype=np.uint64) == 0
-    rejected(events(half, np.zeros(0, "u2")), "payload")
-    rejected(events(np.array([[2**63, 2**63, 2]], "<u8"), np.zeros(2, "u2")), "payload")
-
-
 @pytest.mark.parametrize(
     ("counts", "channels"),
     [("<i2", "<u2"), ("<u2", "<i2"), ("<f4", "<u2"), ("<u2", "<f8")],
@@ -590,6 +440,14 @@ def test_a_negative_count_is_named_by_its_place():
 def test_haadf_that_is_not_finite_is_named_by_its_place(value: float, dtype: str):
     values = np.zeros((2, 3), dtype)
     values[1, 2] = value
+    rejected(haadf(values), "value", "frame 3, y 11, x 22")
+
+
+@pytest.mark.parametrize("dtype", ["<i8", "<u8", "<f4", "<f8"])
+def test_haadf_that_no_detector_gives_is_named_by_its_place(dtype: str):
+    values = np.full((2, 3), MOST_HAADF, dtype)
+    decode(haadf(values))
+    values[1, 2] *= 2
     rejected(haadf(values), "value", "frame 3, y 11, x 22")
 
 

@@ -32,4 +32,4 @@ class Tally:
         count = self.by_reason[error.reason]
         if str(count).rstrip("0") == "1":
             told = notice("message_dropped", what=self._what, reason=error.reason, count=count)
-            log.warning("%s dropped: %s (%d so far for this reason)", self._what, error, count, extra=told)
+            log.warning("%s dropped: %.300s (%d so far for this reason)", self._what, error, count, extra=told)

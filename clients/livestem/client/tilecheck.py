@@ -14,7 +14,7 @@ from livestem.domain.errors import SourceError
 from livestem.domain.scan import ScanPlan
 from livestem.domain.tiles import EdsDense, EdsEvents, HaadfTile, Tile
 from livestem.wire import messages as m
-from livestem.wire.arrays import first_bad
+from livestem.wire.arrays import haadf_fault
 
 _BAND_BYTES = 1 << 18  # measured by the design: 200 kB messages move at 2.6 GB/s; larger ones only add latency
 
@@ -119,9 +119,10 @@ def _check_haadf(plan: ScanPlan, tile: HaadfTile) -> None:
     assert plan.haadf is not None
     if tile.values.dtype != np.dtype(plan.haadf.dtype):
         raise SourceError(f"HAADF comes as {tile.values.dtype}, the plan says {plan.haadf.dtype}; make them agree")
-    bad = first_bad(tile.values)
-    if bad is not None:
-        raise SourceError(f"HAADF is not finite at frame {tile.frame}, y {tile.y + bad[0]}, x {tile.x + bad[1]}")
+    fault = haadf_fault(tile.values)
+    if fault is not None:
+        what, (y, x) = fault
+        raise SourceError(f"HAADF is {what} at frame {tile.frame}, y {tile.y + y}, x {tile.x + x}")
 
 
 def _check_events(plan: ScanPlan, tile: EdsEvents) -> None:

@@ -14,6 +14,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     limit                         when it is reached
     ============================  ==============================================================
     header_bytes                  the message is dropped and counted (``limit``)
+    talk_bytes                    likewise: the header of what is not a result
     message_bytes                 likewise; checked again on the *decompressed* size, before it
     message_frames                likewise: topic, header, payloads and check together
     pixels                        the scan is refused: rows x columns of one modality
@@ -32,6 +33,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     header_bytes: int = 8 * MIB  # descriptors of a thousand regions, as the mode threshold makes, take 2 MB
+    talk_bytes: int = MIB  # a support set with every chip of a full grid takes 150 kB, 4096 rectangles 180 kB
     message_bytes: int = 64 * MIB  # a 4k x 4k float32 frame in one piece
     message_frames: int = 8
     pixels: int = 4096 * 4096

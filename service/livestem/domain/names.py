@@ -18,7 +18,7 @@ def check_name(name: str, what: str) -> str:
         If it is not 1-64 of ``A-Za-z0-9_-`` or is a reserved file name.
     """
     if not _NAME.match(name) or name.upper() in _RESERVED:
-        raise ValueError(f"{what} name {name!r} must be 1-64 letters, digits, - or _, and no reserved file name")
+        raise ValueError(f"{what} name {name[:80]!r} must be 1-64 letters, digits, - or _, and no reserved file name")
     return name
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -19,6 +19,10 @@ _MOST_REJECTED = 0.5  # beyond, most chips of every class would be unknown
 _MOST = 10**6  # chips, pixels or nanometres: no field is larger; and k-factors span three decades, not twelve
 _CHOICES = (frozenset({"chip_px", "chip_nm"}), frozenset({"grey", "grey_range"}))  # that have several fields
 
+_NAMES = 1024  # elements, lines, detectors: more than any scan has
+
+Names = Annotated[tuple[str, ...], msgspec.Meta(max_length=_NAMES)]
+Numbers = Annotated[dict[str, float], msgspec.Meta(max_length=_NAMES)]
 PresetName = Literal["default", "as_published", "graphem"]
 Grey = Literal["given", "fixed", "survey", "percentile", "clahe"]
 EnsembleWay = Literal["joint", "vector", "mean"]
@@ -50,10 +54,10 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     chip_px: int | None = None
     chip_nm: float | None = None
     clusters: int | None = None
-    elements: tuple[str, ...] | None = None
-    lines: tuple[str, ...] | None = None
-    k_factors: dict[str, float] | None = None
-    strays: tuple[str, ...] | None = None
+    elements: Names | None = None
+    lines: Names | None = None
+    k_factors: Numbers | None = None
+    strays: Names | None = None
     thickness_nm: float | None = None
     density_g_cm3: float | None = None
     support: SupportSet | None = None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
 from livestem.domain.geometry import Sampling
-from livestem.domain.parameters import Processing, check_k_factors
+from livestem.domain.parameters import Names, Numbers, Processing, check_k_factors
 
 DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8")  # what travels on the wire
 VENDOR_ENTRIES = 64  # room for what we cannot foresee, bounded so that a header stays small
+_NUMPYS = re.compile(r"[<>=|]?[A-Za-z]+\d{0,3}")  # a plain type; numpy reads far more into a text than that
 
 
 class EnergyAxis(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,9 +47,9 @@ class Haadf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def __post_init__(self) -> None:
         try:
-            dtype = np.dtype(self.dtype)
+            dtype = np.dtype(self.dtype if _NUMPYS.fullmatch(self.dtype) else "")
         except TypeError as e:
-            raise ValueError(f"HAADF dtype {self.dtype!r} is none of numpy's; use one such as <u2 or <f4") from e
+            raise ValueError(f"HAADF dtype {self.dtype[:40]!r} is none of numpy's; use one such as <u2 or <f4") from e
         if dtype.str not in DTYPES:
             raise ValueError(f"HAADF dtype {dtype.str} cannot travel; convert to one of {', '.join(DTYPES)}")
         msgspec.structs.force_setattr(self, "dtype", dtype.str)
@@ -61,14 +64,14 @@ class Eds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     sampling: Sampling
     energy: EnergyAxis
     frames: int | None = None
-    detectors: tuple[str, ...] = ()
+    detectors: Names = ()
     live_time_s: float | None = None
     real_time_s: float | None = None
     take_off_angle_deg: float | None = None
     energy_resolution_mnka_ev: float | None = None
-    elements: tuple[str, ...] = ()  # as the metadata name them; () if unknown
-    lines: tuple[str, ...] = ()
-    k_factors: dict[str, float] = {}
+    elements: Names = ()  # as the metadata name them; () if unknown
+    lines: Names = ()
+    k_factors: Numbers = {}
 
     def __post_init__(self) -> None:
         _check_frames(self.frames)
@@ -109,12 +112,12 @@ class ScanPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     frames: int | None = 1
     dwell_s: float | None = None
     beam: Beam = Beam()
-    stage: dict[str, float] = {}
+    stage: Numbers = {}
     sample: str | None = None
     source: str | None = None
     recorded_at: str | None = None
     processing: Processing | None = None
-    vendor: dict[str, str | int | float | bool | None] = {}
+    vendor: Annotated[dict[str, str | int | float | bool | None], msgspec.Meta(max_length=VENDOR_ENTRIES)] = {}
 
     def __post_init__(self) -> None:
         if self.haadf is None and self.eds is None:

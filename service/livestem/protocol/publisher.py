@@ -28,7 +28,7 @@ from livestem.domain.errors import WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.protocol.resend import Frames, ResendBuffer
 from livestem.wire import messages as m
-from livestem.wire.codec import encode, nest
+from livestem.wire.codec import encode, most_header_bytes, nest
 
 # One request is answered with at most so many messages: more would overrun the asker's queue (ZeroMQ's default is
 # 1000), be dropped there without a word, and be sent all over again.
@@ -200,7 +200,7 @@ class Publisher:
     def _check_size(self, header: m.Header, frames: Frames, arrays: Sequence[NDArray[Any]]) -> None:
         limits = self._limits
         size = max(sum(map(len, frames)), sum(a.nbytes for a in arrays)) + _NEST_BYTES
-        if len(frames[1]) > limits.header_bytes or size > limits.message_bytes:
+        if len(frames[1]) > most_header_bytes(frames[0], limits) or size > limits.message_bytes:
             what = f"a {m.tag_of(header)} of {size} bytes, {len(frames[1])} of them header"
             raise WireError("limit", f"{what}, is more than a message may have; hand it over in smaller parts")
 

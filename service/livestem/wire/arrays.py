@@ -13,6 +13,9 @@ from livestem.wire import messages as m
 
 Arrays = tuple[NDArray[Any], ...]
 
+# Of detector values: no converter has so many bits, and sums of them over 100 000 frames still fit into 64.
+MOST_HAADF = 2**40
+
 
 def check_arrays(header: m.Header, arrays: Arrays) -> None:
     """Raise `WireError` (``payload`` or ``value``) unless `arrays` are what `header` must carry."""
@@ -31,14 +34,25 @@ def first_bad(values: NDArray[Any]) -> tuple[int, ...] | None:
     return tuple(int(i) for i in np.argwhere(bad)[0]) if bad.any() else None
 
 
+def haadf_fault(values: NDArray[Any]) -> tuple[str, tuple[int, ...]] | None:
+    """Return what is wrong with the first value that no detector gives, and its index; or None."""
+    if values.dtype.itemsize <= 4 and values.dtype.kind != "f":
+        return None
+    good = (values <= MOST_HAADF) & (values >= -MOST_HAADF)  # nor is it, if it is not a number
+    if good.all():
+        return None
+    bad = tuple(int(i) for i in np.argwhere(~good)[0])
+    return ("beyond 2**40" if np.isfinite(values[bad]) else "not finite"), bad
+
+
 def _haadf(header: m.Header, arrays: Arrays) -> None:
     assert isinstance(header, m.HaadfRows)
     (values,) = _exactly(1, arrays)
     if values.ndim != 2 or not values.size:
         raise WireError("payload", f"a haadf_tile is (h, w), got {values.shape}")
-    bad = first_bad(values)
-    if bad is not None:
-        raise WireError("value", f"HAADF is not finite at frame {header.frame}, {_place(header, bad)}")
+    fault = haadf_fault(values)
+    if fault is not None:
+        raise WireError("value", f"HAADF is {fault[0]} at frame {header.frame}, {_place(header, fault[1])}")
 
 
 def _eds(header: m.Header, arrays: Arrays) -> None:

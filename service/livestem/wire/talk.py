@@ -19,7 +19,7 @@ class Talk(Header, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Hello(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="hello"):
     """First words of a client: the versions it speaks, newest first."""
 
-    versions: tuple[Count, ...]
+    versions: Annotated[tuple[Count, ...], Meta(max_length=16)]
     role: Literal["service", "observer", "operator"]
     name: Text = ""
 
