@@ -18,7 +18,7 @@ from livestem.domain.scan import Eds, Haadf, ScanPlan
 from livestem.domain.tiles import EdsEvents, HaadfTile
 from livestem.runtime import accumulator as accumulating
 from livestem.runtime.accumulator import Accumulator, memory_bytes
-from livestem.runtime.conclude import conclude, publish_finals
+from livestem.runtime.conclude import conclude, final_messages
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.features import Collected
 from livestem.runtime.ingest import Ingest
@@ -337,8 +337,8 @@ def test_the_result_says_where_frames_were_moved(tmp_path):
         visits = file["Experiments/HAADF exposure/data"][:]
         moved = file["Experiments/HAADF/metadata/livestem/registration/haadf_px"][:]
     assert np.array_equal(visits, result.finals.data.haadf_exposure) and moved.tolist() == found["haadf_px"]
-    sent: list = []
-    publish_finals(result, lambda header, *arrays: sent.append((header, arrays)))
+    sent = final_messages(result)
+    assert isinstance(sent[-1][0], m.ScanDone)
     header, (estimates, whole_px, determined) = next(s for s in sent if isinstance(s[0], m.Registration))
     assert header.determined == FRAMES - 1 and header.drift_nm == tuple(found["drift_nm"])
     assert np.allclose(estimates, found["estimates_px"]) and whole_px.tolist() == found["haadf_px"]

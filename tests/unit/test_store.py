@@ -10,7 +10,17 @@ import pytest
 
 from livestem.domain.errors import StoreError
 from livestem.domain.support import SupportClass, SupportSet
+from livestem.protocol.publisher import Numbered
 from livestem.runtime.store import FORMAT, Store
+from livestem.wire import messages as m
+
+
+def numbered(seq: int, *, done: bool = False) -> Numbered:
+    header = m.ScanDone(
+        seq=seq, scan_id="scan", status="complete", coverage=m.Coverage(), missing_tiles=(), input_digest="",
+        digest="digest", timings_s={},
+    ) if done else m.Agreement(seq=seq, scan_id="scan", agreement={})  # fmt: skip
+    return Numbered(header, [b"topic", b"head", bytes([seq])])
 
 
 def test_scans_and_results_survive_the_writer(tmp_path):
@@ -19,18 +29,34 @@ def test_scans_and_results_survive_the_writer(tmp_path):
         first = store.starts
         folder = store.begin("one", "scan", b"plan", b"parameters")
         assert folder == tmp_path / "s" / "one" / "scan" and folder.is_dir()
-        for seq in (1, 2, 3):
-            store.keep_result("one", 5, seq, [b"topic", b"head", bytes([seq])])
+        store.keep_results("one", 5, [numbered(1), numbered(2)])
+        store.keep_results("one", 4, [numbered(1)])
+        store.keep_results("one", 5, [numbered(3, done=True)])
         store.keep_support(support)
         store.keep_support(support)
-        store.finish("one", "scan", "complete", "digest")
     with Store(tmp_path / "s") as store:
         assert store.starts == first + 1, "revisions rise across restarts"
         known = store.known("one", "scan")
         assert known is not None and (known.plan, known.status) == (b"plan", "complete")
         assert store.known("one", "other") is None
         assert dict(store.results("one", 5, 2, 9)) == {2: [b"topic", b"head", b"\x02"], 3: [b"topic", b"head", b"\x03"]}
+        assert [(s.epoch, s.first_seq, s.last_seq) for s in store.epochs("one")] == [(5, 1, 3), (4, 1, 1)], "as begun"
+        assert store.epochs("two") == []
         assert not list(store.results("one", 6, 1, 9)), "another epoch has its own numbers"
+
+
+def test_finals_are_kept_all_or_none_and_with_their_scans_status(tmp_path):
+    with Store(tmp_path) as store:
+        store.begin("one", "scan", b"plan", b"parameters")
+        store.keep_results("one", 5, [numbered(2)])
+        with pytest.raises(StoreError, match="cannot be written"):
+            store.keep_results("one", 5, [numbered(1), numbered(2), numbered(3, done=True)])  # 2 is here already
+        assert [seq for seq, _ in store.results("one", 5, 1, 9)] == [2]
+        known = store.known("one", "scan")
+        assert known is not None and known.status == "open"
+        store.keep_results("one", 5, [numbered(3, done=True)])
+        known = store.known("one", "scan")
+        assert known is not None and known.status == "complete"
 
 
 def test_one_writer_at_a_time_also_between_processes(tmp_path):

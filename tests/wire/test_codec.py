@@ -487,7 +487,9 @@ def test_nested_messages_are_one_array_of_bytes():
     rejected(encode(resent), "payload")
     rejected(encode(resent, (np.zeros(3, "<i2"),)), "payload", "uint8")
     rejected(encode(resent, (np.zeros((1, 3), "u1"),)), "payload", "uint8")
-    rejected(encode(m.SnapshotPage(request_id="r", watermark=1), (np.zeros(1, "u1"),) * 2), "payload")
+    rejected(encode(m.SnapshotPage(request_id="r", watermark=1, cursor=1), (np.zeros(1, "u1"),) * 2), "payload")
+    rejected(encode(m.SnapshotPage(request_id="r", watermark=1), (np.zeros(1, "u1"), np.zeros(1, "<i2"))), "payload")
+    decode(encode(m.SnapshotPage(request_id="r", watermark=1), (np.zeros(1, "u1"),) * 4))  # one for each open scan
     decode(encode(m.SnapshotPage(request_id="r", watermark=1)))
 
 

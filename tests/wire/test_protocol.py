@@ -186,8 +186,8 @@ def test_the_buffers_bytes_are_the_sum_of_what_it_keeps(steps: list[Any], room: 
 # --- publisher ----------------------------------------------------------------------------------------------
 
 
-def publisher(**kwargs: Any) -> Publisher:
-    return Publisher("s1", "res", 7, lambda: 123, **kwargs)
+def publisher(epoch: int = 7, **kwargs: Any) -> Publisher:
+    return Publisher("s1", "res", epoch, lambda: 123, **kwargs)
 
 
 def headers(outs: Any) -> list[m.Header]:
@@ -266,8 +266,8 @@ def test_the_store_serves_what_the_buffer_lets_go_even_meanwhile():
     found = filled(
         10,
         limits=Limits(resend_bytes=1000),
-        keep=store.__setitem__,
-        older=lambda a, b: [(s, store[s]) for s in range(a, b + 1) if s in store],
+        keep=lambda kept: store.update((n.header.seq, n.frames) for n in kept),  # type: ignore[attr-defined]
+        older=lambda epoch, a, b: [(s, store[s]) for s in range(a, b + 1) if s in store],
     )
     assert found.state.first_seq == 1 and found.buffer.first_seq > 1
     answers = found.on_request(b"p", resend(1, 10))
@@ -279,7 +279,7 @@ def test_the_store_serves_what_the_buffer_lets_go_even_meanwhile():
 
 
 def test_what_could_not_be_stored_is_not_numbered():
-    def keep(seq: int, frames: Any) -> None:
+    def keep(messages: Any) -> None:
         if not broken:
             return
         raise WireError("limit", "disk full")
@@ -366,6 +366,64 @@ def test_a_snapshot_is_every_message_and_then_the_newest_live_one():
     assert seqs == [1, 2, 3] and unnest(page.arrays[0]) == newest
 
 
+def test_of_several_scans_each_has_its_newest_live_map_as_far_as_a_message_can_carry_them():
+    found = publisher()
+    sent = {}
+    for revision, scan in enumerate(["a", "b", "a", "c", "d", "e"]):
+        live = m.Live(
+            scan_id=scan, revision=revision, watermark=m.Watermark(epoch=1, seq=1), coverage=m.Coverage(), frame=0,
+            frames=None, counts=None, chips_done=0, chips=1,
+        )  # fmt: skip
+        sent[scan] = found.publish(live)
+    (out,) = found.on_request(b"p", m.Snapshot(request_id="r", session="s1"))
+    assert [unnest(a) for a in decode(out.frames).arrays] == [sent[scan] for scan in "acde"], "four, the newest last"
+    narrow = publisher(limits=Limits(message_bytes=10_000))
+    for scan in "ab":
+        narrow.publish(msgspec.structs.replace(live, scan_id=scan, classes=("x" * 50,) * 30))
+    (out,) = narrow.on_request(b"p", m.Snapshot(request_id="r", session="s1"))
+    (page,) = decode(out.frames, Limits(message_bytes=10_000)).arrays
+    assert decode(unnest(page)).header.scan_id == "b"  # type: ignore[attr-defined]
+
+
+def test_messages_that_belong_together_are_published_all_or_none():
+    kept: list[Any] = []
+    found = publisher(keep=kept.append, limits=Limits(message_bytes=10_000))
+    large = m.Status(level="info", text="x" * 4000)
+    with pytest.raises(WireError, match="smaller parts"):
+        found.publish_all([(numbered(7, 1), ()), (m.Agreement(scan_id="x", agreement={"y" * 9000: {}}), ())])
+    assert kept == [] and found.state.last_seq == 0
+    frames = found.publish_all([(numbered(7, 1), ()), (large, ()), (numbered(7, 2), ())])
+    assert [[n.header.seq for n in together] for together in kept] == [[1, 2]], "one call for all that is reliable"
+    assert [getattr(decode(f).header, "seq", None) for f in frames] == [1, None, 2]
+
+
+EARLIER = {5: {1: b"a", 2: b"b"}, 6: {1: b"c", 4: b"d"}}  # epoch -> seq -> what was kept; 2 and 3 of epoch 6 are gone
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "epoch", "answer"),
+    [
+        (1, 2, 5, [("resent", 1), ("resent", 2)]),
+        (1, 9, 5, [("resent", 1), ("resent", 2), ("gone", 3, 9)]),
+        (1, 4, 6, [("resent", 1), ("gone", 2, 3), ("resent", 4)]),
+        (5, 2**62, 6, [("gone", 5, 2**62)]),
+        (1, 2, 4, [("gone", 1, 2)]),
+    ],
+)
+def test_earlier_epochs_are_listed_and_served_from_the_store(first: int, last: int, epoch: int, answer: list[Any]):
+    earlier = [m.Stream(session="s1", epoch=e, first_seq=1, last_seq=max(kept)) for e, kept in EARLIER.items()]
+    found = publisher(
+        earlier=earlier,
+        older=lambda e, a, b: [(s, [f]) for s, f in EARLIER.get(e, {}).items() if a <= s <= b],
+    )
+    assert found.streams == (*earlier, found.state)
+    answers = headers(found.on_request(b"p", resend(first, last, epoch)))
+    got = [("gone", h.first, h.last) if isinstance(h, m.Gone) else ("resent", h.seq) for h in answers]  # type: ignore
+    assert got == answer
+    assert [h.more for h in answers] == [True] * (len(answers) - 1) + [False]  # type: ignore[attr-defined]
+    assert {h.epoch for h in answers} == {epoch}
+
+
 def test_a_nonce_is_published_and_rectangles_are_refused_for_now():
     found = publisher()
     (echo,) = found.on_request(b"p", m.Probe(request_id="r", nonce="n"))
@@ -443,14 +501,16 @@ def test_a_subscription_is_proved_by_the_nonce_alone():
 def test_every_request_is_repeated_until_it_is_answered(take: str, request_: type):
     bench = Bench(take)
     seen: dict[type, list[float]] = {}
+    seen_last: dict[type, m.Talk] = {}
     effects: list[Any] = []
     for step in range(500):
         bench.now = step * 0.01
         for ask in bench.asks(effects + bench.follower.tick(bench.now)):
             seen.setdefault(type(ask), []).append(round(bench.now, 2))
+            seen_last[type(ask)] = ask
         effects = []
         if step == 150:
-            hello = next(iter(bench.follower._pending.values())).header
+            hello = seen_last[m.Hello]
             effects = bench.reply(m.Welcome(request_id=hello.request_id, version=1, streams=(bench.publisher.state,)))
         if step == 200:
             effects = bench.hear(encode(m.Echo(nonce=bench.follower._nonce, epoch=7), stream="res"))
@@ -501,7 +561,7 @@ def test_a_session_that_ends_between_welcome_and_snapshot_is_no_error():
     bench = Bench()
     (ask,) = bench.asks(bench.greet())
     assert bench.reply(m.Refusal(request_id=ask.request_id, reason="no session 's1' here")) == []
-    bench.now = 5.0
+    bench.now = 3.0
     assert bench.asks() == []
 
 
@@ -559,6 +619,7 @@ def test_a_resent_message_must_be_the_one_it_is_said_to_be():
 def test_a_page_that_cannot_be_read_does_not_end_the_snapshot():
     bench = Bench(n=3)
     effects = bench.greet()
+    assert isinstance(effects[0], Tracking)
     (ask,) = bench.asks(effects)
     bad = np.frombuffer(b"\x91\xc4\x01a", np.uint8)
     page = m.SnapshotPage(request_id=ask.request_id, session="s1", epoch=7, watermark=3, cursor=1)
@@ -568,7 +629,7 @@ def test_a_page_that_cannot_be_read_does_not_end_the_snapshot():
     while requests := bench.asks(effects):
         effects = bench.answer(requests[0])
         got += [e.message.header.seq for e in effects if isinstance(e, Deliver)]
-    assert got == [2, 3] and isinstance(effects[0], Tracking)
+    assert got == [2, 3]
 
 
 def test_an_answer_to_a_question_asked_twice_is_taken_once():
@@ -616,14 +677,16 @@ def test_what_an_ended_epoch_owed_is_lost_and_what_waited_for_it_is_delivered():
     effects = restarted(bench, 8)
     assert effects[0] == Lost("s1", 2, 2)
     assert isinstance(effects[1], Deliver) and effects[1].message.header.seq == 3  # type: ignore[attr-defined]
-    assert effects[2:] == [Tracking(bench.publisher.state)]
+    assert effects[2] == Tracking(bench.publisher.state)
+    assert [type(a) for a in bench.asks(effects[3:])] == [m.Snapshot]
     assert bench.hear(before.publish(numbered(7, 4))) == [], "it has ended"
     assert bench.follower.state == "following", "and makes nobody ask"
 
 
 def test_the_answer_of_an_ended_epoch_does_not_touch_the_next():
     bench, ask = missing_one(ordered=True)
-    restarted(bench, 8)
+    for page in bench.asks(restarted(bench, 8)):
+        bench.answer(page)
     (gone,) = bench.publisher.on_request(b"p", ask)
     assert bench.follower.replied(decode(gone.frames), bench.now) == []
     bench.publisher.publish(numbered(8, 1))
@@ -651,10 +714,15 @@ def test_a_snapshot_begins_again_if_the_publisher_does():
     (ask,) = bench.asks(bench.greet())
     (ask,) = bench.asks(bench.answer(ask))
     assert isinstance(ask, m.Snapshot) and (ask.cursor, ask.epoch) == (1, 7)
-    bench.publisher = Publisher("s1", "res", 8, lambda: 0)
+    bench.publisher = filled(0, epoch=8)
     for seq in (1, 2):
         bench.publisher.publish(numbered(8, seq))
-    effects, got = bench.answer(ask), []
+    (hello,) = bench.asks(bench.answer(ask))
+    welcome = m.Welcome(request_id=hello.request_id, epoch=8, version=1, streams=bench.publisher.streams)
+    (probe,) = bench.asks(bench.reply(welcome))
+    effects = bench.answer(probe)
+    assert effects[0] == Lost("s1", 2, 3), "the publisher has no store"
+    got = []
     while requests := bench.asks(effects):
         effects = bench.answer(requests[0])
         got += [e.message.header.seq for e in effects if isinstance(e, Deliver)]

@@ -297,7 +297,7 @@ def test_nonsense_is_counted_and_the_hub_goes_on(
 def test_an_error_of_the_store_does_not_end_the_hub(
     hub: Hub, context: zmq.Context[Any], endpoint: Endpoint, closing: ExitStack
 ):
-    def older(first: int, last: int) -> Any:
+    def older(epoch: int, first: int, last: int) -> Any:
         raise LivestemError("the disk is gone")
 
     publisher = Publisher("s2", "res", 7, time.time_ns, older=older, limits=Limits(resend_bytes=1))
@@ -408,6 +408,48 @@ def test_once_subscribed_nothing_is_missed(hub: Hub, endpoint: Endpoint, context
             subscriber.wait_subscribed(10.0)
             hub.publish("s1", live(n))
             assert take(subscriber, 1, m.Live)[0].revision == n
+
+
+def test_one_session_and_nothing_of_the_others(hub: Hub, endpoint: Endpoint, context: zmq.Context[Any]):
+    hub.add(Publisher("s2", "res", 7, time.time_ns))
+    hub.publish("s1", numbered(7, 1))
+    hub.publish("s2", numbered(7, 1, "s2"))
+    with Subscriber(endpoint, context=context, session="s2") as subscriber:
+        assert take(subscriber, 1)[0].session == "s2"
+        until(lambda: hub.subscribers == 1)
+        hub.publish("s1", numbered(7, 2))
+        hub.publish("s2", numbered(7, 2, "s2"))
+        assert [(h.session, h.seq) for h in take(subscriber, 1)] == [("s2", 2)]
+    with pytest.raises(UsageError, match="session name"):
+        Subscriber(endpoint, context=context, session="a/b")
+
+
+def test_a_session_that_only_the_store_knows(endpoint: Endpoint, context: zmq.Context[Any], closing: ExitStack):
+    kept: dict[int, Any] = {}
+    before = Publisher("s1", "res", 6, time.time_ns, keep=lambda ns: kept.update((n.header.seq, n.frames) for n in ns))  # type: ignore[attr-defined]
+    before.publish_all([(numbered(6, seq), ()) for seq in (1, 2, 3)])
+
+    def stored(session: str) -> Publisher | None:
+        if session != "s1":
+            return None
+        earlier = [m.Stream(session="s1", epoch=6, first_seq=1, last_seq=3)]
+        return Publisher(
+            "s1", "res", 7, time.time_ns, earlier=earlier, older=lambda e, a, b: [(s, kept[s]) for s in range(a, b + 1)]
+        )
+
+    hub = Hub(context, endpoint, 7, stream="res", server="test", stored=stored)
+    closing.callback(hub.close)
+    with Subscriber(endpoint, context=context, session="s1") as subscriber:
+        assert [(h.epoch, h.seq) for h in take(subscriber, 3)] == [(6, 1), (6, 2), (6, 3)]
+        assert hub.publisher("s1") is None, "nothing of it stays"
+        hub.add(Publisher("s1", "res", 7, time.time_ns, older=lambda *_: (), earlier=[]))
+        hub.publish("s1", numbered(7, 1))
+        assert [(h.epoch, h.seq) for h in take(subscriber, 1)] == [(7, 1)] and subscriber.lost == []
+    with Subscriber(endpoint, context=context, session="unknown") as subscriber:
+        subscriber.wait_subscribed(10.0)
+        hub.add(Publisher("unknown", "res", 7, time.time_ns))
+        hub.publish("unknown", numbered(7, 1, "unknown"))
+        assert take(subscriber, 1)[0].session == "unknown"
 
 
 def test_what_the_reader_was_too_slow_for_is_repaired(

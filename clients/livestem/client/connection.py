@@ -35,6 +35,8 @@ class Connection:
         The publisher's.
     stream : {"acq", "res"}
         Family of topics to subscribe to.
+    session : str
+        Follow this session only; empty: whatever is published.
     on_rejected : callable
         Called with the `WireError` of every message that was dropped.
 
@@ -54,6 +56,7 @@ class Connection:
         take: Take,
         name: str,
         ordered: bool = False,
+        session: str = "",
         limits: Limits = DEFAULT_LIMITS,
         on_rejected: Callable[[WireError], None] | None = None,
     ) -> None:
@@ -65,11 +68,14 @@ class Connection:
             ids=_ids(),
             name=name,
             ordered=ordered,
+            session=session,
             limits=limits,
         )
         self.sub = context.socket(zmq.SUB)
         self.sub.setsockopt(zmq.RCVHWM, _RCVHWM)
-        self.sub.setsockopt(zmq.SUBSCRIBE, f"{stream}.".encode())
+        # the echo's topic last: who hears its nonce has the other subscription too
+        for topic in (f"{stream}.{session}.", f"{stream}..echo") if session else (f"{stream}.",):
+            self.sub.setsockopt(zmq.SUBSCRIBE, topic.encode())
         self.dealer = context.socket(zmq.DEALER)
         self.dealer.setsockopt(zmq.SNDHWM, 1000)
         try:

@@ -23,6 +23,7 @@ from livestem.client.endpoints import Endpoint, refuse_open_bind
 from livestem.client.tally import Tally
 from livestem.domain.errors import LivestemError, TransportError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
+from livestem.protocol.desk import Desk
 from livestem.protocol.publisher import Out, Publisher
 from livestem.wire import messages as m
 from livestem.wire.codec import decode, encode
@@ -60,6 +61,8 @@ class Hub:
     on_scan : callable, optional
         Returns the answer to a `request_scan` of a session that is served here; called on the hub's thread. Without
         it every one is refused.
+    stored : callable, optional
+        Returns a publisher of a session that is not served since this start, if a store knows it.
     link : callable, optional
         Stands between the publishers and the XPUB, whose every message it is given: it returns those to send now.
         Called under the lock, so one message at a time; what it waits, all publishing waits.
@@ -85,12 +88,14 @@ class Hub:
         on_rejected: Callable[[WireError], None] | None = None,
         eager: Callable[[], bool] = lambda: False,
         on_scan: Callable[[m.RequestScan], m.Talk] | None = None,
+        stored: Callable[[str], Publisher | None] | None = None,
         link: Callable[[list[bytes]], Iterable[list[bytes]]] | None = None,
     ) -> None:
         self.epoch, self.server, self._limits = epoch, server, limits
         self._stream = stream
         self._on_talk, self._eager, self._on_scan, self._link = on_talk, eager, on_scan, link
-        self._publishers: dict[str, Publisher] = {}
+        self._desk = Desk(server, stored)
+        self._publishers = self._desk.published
         self.lock = threading.RLock()
         self.subscribers = 0
         self._dropped = Tally("request")
@@ -123,6 +128,12 @@ class Hub:
             frames = self._publishers[session].publish(header, arrays, codec=codec)
             self._send(frames)
         return list(frames)
+
+    def publish_all(self, session: str, messages: Sequence[tuple[m.Header, Sequence[NDArray[Any]]]]) -> None:
+        """Number and keep messages that belong together, all or none, and send them."""
+        with self.lock:
+            for frames in self._publishers[session].publish_all(messages):
+                self._send(frames)
 
     @property
     def alive(self) -> bool:
@@ -194,11 +205,12 @@ class Hub:
                 publisher.forget(peer)
 
     def _count_subscribers(self) -> None:
-        """XPUB tells who comes and who goes (each subscribes once); reading it also keeps its queue empty."""
+        """XPUB tells who comes and who goes; reading it also keeps its queue empty."""
         with contextlib.suppress(zmq.Again):
             while True:
                 note = self._xpub.recv(zmq.NOBLOCK)
-                self.subscribers = max(0, self.subscribers + {b"\x01": 1, b"\x00": -1}.get(note[:1], 0))
+                if note[1:] != f"{self._stream}..echo".encode():  # who follows one session subscribes to this too
+                    self.subscribers = max(0, self.subscribers + {b"\x01": 1, b"\x00": -1}.get(note[:1], 0))
 
     def _drain(self) -> None:
         with contextlib.suppress(zmq.Again):
@@ -249,7 +261,8 @@ class Hub:
         return m.Refusal(request_id=request.request_id, session=request.session, reason=reason)
 
     def _forward(self, peer: bytes, request: m.Talk) -> None:
-        publisher = self._publishers.get(request.session)
+        with self.lock:
+            publisher = self._desk.find(request.session)
         if publisher is None:
             reason = f"no session {request.session!r} here"
             self._reply(peer, m.Refusal(request_id=request.request_id, session=request.session, reason=reason))
@@ -278,13 +291,8 @@ class Hub:
         self._router.send_multipart([peer, *encode(header)])
 
     def _welcome(self, hello: m.Hello) -> m.Talk:
-        if m.VERSION not in hello.versions:
-            spoken = ", ".join(map(str, hello.versions)) or "none"
-            reason = f"{self.server} speaks wire version {m.VERSION}, you speak {spoken}; update the older side"
-            return m.Refusal(request_id=hello.request_id, reason=reason)
         with self.lock:
-            streams = tuple(p.state for p in self._publishers.values())
-        return m.Welcome(request_id=hello.request_id, version=m.VERSION, streams=streams, server=self.server)
+            return self._desk.welcome(hello)
 
 
 def _bind(context: zmq.Context[zmq.Socket[bytes]], kind: int, endpoint: str) -> zmq.Socket[bytes]:

@@ -15,6 +15,7 @@ from livestem.client.endpoints import RESULTS, Endpoint
 from livestem.client.tally import Tally
 from livestem.domain.errors import LivestemError, TransportError, UsageError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
+from livestem.domain.names import check_name
 from livestem.protocol.follower import Deliver, Effect, Lost, Refused, Tracking
 from livestem.wire import messages as m
 from livestem.wire.codec import Message
@@ -36,6 +37,14 @@ class Subscriber:
         Begin with what the service already knows (the snapshot); otherwise with what comes from now on.
     name : str
         Who we are, for the service's log.
+    session : str, optional
+        Follow this session only, also one of an earlier start that only the service's store knows; one that is unknown
+        is waited for. By default every session since the service's start.
+
+    Raises
+    ------
+    UsageError
+        If the endpoint or the session's name is not legal.
 
     Examples
     --------
@@ -51,11 +60,13 @@ class Subscriber:
         *,
         history: bool = True,
         name: str = "",
+        session: str | None = None,
         limits: Limits = DEFAULT_LIMITS,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         try:
             endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
+            session = "" if session is None else check_name(session, "session")
         except ValueError as e:
             raise UsageError(str(e)) from e
         self._dropped = Tally("result message")
@@ -70,6 +81,7 @@ class Subscriber:
                 take="snapshot" if history else "new",
                 name=name,
                 ordered=True,
+                session=session,
                 limits=limits,
                 on_rejected=self._dropped.add,
             )

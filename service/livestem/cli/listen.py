@@ -22,6 +22,10 @@ def listen(
     as_json: o.AsJson = False,
     results: o.ResultsAt = o.RESULTS_AT,
     scans: Annotated[int | None, typer.Option("--scans", help="Leave after so many finished scans.")] = None,
+    session: Annotated[
+        str | None,
+        typer.Option("--session", help="Only this one, also of an earlier start. [default: since the start]"),
+    ] = None,
     history: Annotated[bool, typer.Option(help="Begin with what the service already knows.")] = True,
     wait: Annotated[float, typer.Option("--wait", help="How long to wait for a service, s.")] = 30.0,
 ) -> None:
@@ -31,7 +35,8 @@ def listen(
 
     ends = ending.regular() if scans is None else ending.unfinished(f"fewer than {scans} scans have finished")
     left = scans
-    with ends, Subscriber(o.endpoint(results), history=history, name="livestem listen") as subscriber:
+    name = "livestem listen"
+    with ends, Subscriber(o.endpoint(results), history=history, session=session, name=name) as subscriber:
         subscriber.wait_subscribed(o.seconds(wait))
         for message in subscriber:
             line = as_line(message) if as_json else _safe(in_words(message))

@@ -28,7 +28,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     waiting_tiles                 the oldest early tile (before its `scan_start`) is dropped and counted (``limit``)
     unacknowledged_bytes          a recorded source waits; an instrument's oldest acknowledged data go first
     resend_bytes                  the oldest acknowledged message is forgotten and answered ``gone``
-    snapshot_page_bytes           the snapshot goes on in a further page
+    snapshot_page_bytes           an answer to ``resend`` stops there; the rest when asked again
+    held_bytes                    what a subscriber holds back behind a gap: newer ones are let go and asked for again
     ============================  ==============================================================
     """
 
@@ -48,6 +49,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     unacknowledged_bytes: int = 32 * MIB
     resend_bytes: int = 256 * MIB
     snapshot_page_bytes: int = 8 * MIB
+    held_bytes: int = 32 * MIB  # the finals of some scans; one answer to ``resend`` fits several times
 
 
 DEFAULT_LIMITS = Limits()

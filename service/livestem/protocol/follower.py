@@ -3,15 +3,18 @@
 ========== ============================== =====================================================
 state      on                             then
 ========== ============================== =====================================================
-greeting   welcome                        proving: send `probe` until its nonce is heard
-proving    echo of the nonce (published)  following: `attach` or `snapshot` for each stream
-following  attached / last snapshot page  the stream's gaps are tracked from there
-following  an unknown session             observers track it from 1; services greet again
+greeting   welcome                        `hello` again by name for each followed session that it leaves out;
+                                          then proving: send `probe` until its nonce is heard
+proving    echo of the nonce (published)  following: `attach`, or the epochs of each session, oldest first
+following  attached / a page              the stream's gaps are tracked; pages and gaps fill it
+following  an earlier epoch is filled     the next is begun; the present one with a `snapshot`
+following  an unknown session             greet again: it may have earlier epochs; without history track it from 1
 following  another epoch of a session     greet again: who answers `hello` is alive, a late word proves nothing
+following  `alive_s` have passed          observers say `hello`, to be known; another epoch answers: greet again
 any        no answer for `retry_s`        ask again (every request is idempotent)
 any        refusal of `hello`             tell, and ask again much later
 any        refusal of `attach`            tell; the session's next heartbeat brings us back
-any        refusal of `snapshot`          the session has just gone; likewise
+any        refusal of `snapshot`          the session has just gone; its gaps, if any, will tell
 any        refusal of `resend`            what was asked for is lost
 ========== ============================== =====================================================
 
@@ -19,21 +22,24 @@ A subscription is proved by the nonce and by nothing else: what a SUB receives b
 it will receive. Reliable messages that come before their stream is tracked are not delivered; they are in the
 sender's buffer, and the tracker asks for them. Unnumbered ones are delivered as they come.
 
-Only an answer ends an epoch: then what comes late from it is dropped, and what it still owed is reported lost.
-Streams that are followed go on while we greet again.
+Of a session's epochs (see `epochs`) an observer follows one after the other: an earlier one is a stream whose end is
+known and whose gap is whatever has not come (for who joins late, all of it), and the next begins when it is filled
+from the publisher's store. What a publisher does not list it cannot serve: then the epoch has ended, what comes late
+from it is dropped, and what it still owed is reported lost. Streams that are followed go on while we greet again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from livestem.domain.errors import WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.protocol.effects import Ask, Deliver, Effect, Lost, Refused, Tracking
+from livestem.protocol.epochs import Epochs
 from livestem.protocol.gaps import GapTracker
-from livestem.protocol.track import Track, open_nested
+from livestem.protocol.requests import Requests
+from livestem.protocol.track import Track
 from livestem.wire import messages as m
 from livestem.wire.codec import Message, decode, unnest
 
@@ -46,15 +52,6 @@ _ANSWERS: dict[type[m.Talk], type[m.Talk]] = {
     m.Attach: m.Attached,
     m.Snapshot: m.SnapshotPage,
 }
-
-
-@dataclass
-class _Pending:
-    """A request that is repeated every `patience_s` until it is answered."""
-
-    header: m.Talk
-    patience_s: float
-    asked_at: float | None = None
 
 
 class Follower:
@@ -70,11 +67,14 @@ class Follower:
         Request ids and nonces, never repeated.
     ordered : bool
         Hold reliable messages back until all before them are here or known to be lost.
+    session : str
+        Follow this session only, also one that the publisher knows from earlier starts; empty: those of this start.
     """
 
     retry_s = 0.5  # an answer on one machine takes a millisecond; a busy service some hundred
     probe_s = 0.05  # a fresh subscription takes some milliseconds to reach the publisher, silently
     refused_s = 10.0  # a person must act; until then it is enough to look now and then
+    alive_s = 4.0  # two lost words in a row are no absence: a hub forgets who is silent for ten seconds
 
     def __init__(
         self,
@@ -85,40 +85,48 @@ class Follower:
         name: str = "",
         ordered: bool = False,
         limits: Limits = DEFAULT_LIMITS,
+        session: str = "",
     ) -> None:
         self._role, self._take, self._ids, self._name = role, take, ids, name
-        self._ordered, self._limits = ordered, limits
+        self._ordered, self._limits, self._session = ordered, limits, session
         self.state: Literal["greeting", "proving", "following"] = "greeting"
-        self._tracks: dict[str, Track] = {}
-        self._ended: dict[str, set[int]] = {}  # epochs that a session has left behind
-        self._streams: tuple[m.Stream, ...] = ()
+        self._sessions: dict[str, Epochs] = {}
+        self._streams: list[m.Stream] = []
+        self._greeted: int | None = None  # epoch of whom we have greeted
+        self._alive_at = 0.0
         self._nonce = ""
-        self._pending: dict[tuple[type[m.Talk], str], _Pending] = {}
+        self._requests = Requests()
         self._greet()
 
     def acknowledged(self, session: str) -> m.Ack | None:
         """Return the ack for everything of `session` that has been delivered without a gap, or None."""
-        track = self._tracks.get(session)
+        track = self._track(session)
         if track is None:
             return None
         return m.Ack(request_id=next(self._ids), session=session, epoch=track.epoch, seq=track.gaps.contiguous)
 
     def gaps(self, session: str) -> GapTracker | None:
         """Return the gap tracker of a session's stream, once it is followed."""
-        track = self._tracks.get(session)
+        track = self._track(session)
         return None if track is None else track.gaps
+
+    def epoch(self, session: str) -> int | None:
+        """Return the epoch of a session that is followed just now."""
+        track = self._track(session)
+        return None if track is None else track.epoch
 
     def tick(self, now: float) -> list[Effect]:
         """Return what is due: requests without an answer, gaps to ask for."""
-        effects: list[Effect] = []
-        for pending in self._pending.values():
-            if pending.asked_at is None or now - pending.asked_at >= pending.patience_s:
-                pending.asked_at = now
-                effects.append(Ask(pending.header))
-        for track in self._tracks.values():
-            wanted = track.gaps.wanted(now)
+        effects = [*self._advance(now), *self._requests.due(now)]
+        for session, epochs in self._sessions.items():
+            if epochs.track is None or self._requests.under_way(m.Snapshot, session):
+                continue  # the pages of a snapshot fill the gap
+            wanted = epochs.track.gaps.wanted(now)
             if wanted is not None:
-                effects.append(Ask(track.ask(next(self._ids), wanted)))
+                effects.append(Ask(epochs.track.ask(next(self._ids), wanted)))
+        if self.state == "following" and self._take != "attach" and now - self._alive_at >= self.alive_s:
+            self._alive_at = now
+            effects.append(Ask(self._hello(self._session)))
         return effects
 
     def published(self, message: Message, now: float) -> list[Effect]:
@@ -126,8 +134,8 @@ class Follower:
         header = message.header
         if isinstance(header, m.Echo) and header.nonce == self._nonce and self.state == "proving":
             return self._proved(now)
-        track = self._tracks.get(header.session)
-        if track is None or track.epoch != header.epoch:
+        track = self._track(header.session, header.epoch)
+        if track is None:
             return self._stranger(message, now) if self.state == "following" and header.session else []
         if isinstance(header, m.Reliable):
             return track.arrived(Deliver(message), header.seq, now)
@@ -150,93 +158,126 @@ class Follower:
             return []
         if isinstance(header, m.Refusal):
             return self._refused(header)
-        asked = self._waiting(header.request_id)
+        asked = self._requests.waiting(header.request_id)
         if asked is None or not isinstance(header, _ANSWERS.get(type(asked), ())):
-            return []  # the answer to a question that was asked twice
-        del self._pending[type(asked), asked.session]
+            return self._unasked(header, now)
+        self._requests.settle(asked)
         if isinstance(header, m.Welcome):
-            self.state, self._streams, self._nonce = "proving", header.streams, next(self._ids)
-            self._want(m.Probe(request_id=self._nonce, nonce=self._nonce), self.probe_s)
-            return self.tick(now)
+            return self._welcomed(asked.session, header, now)
         if isinstance(header, m.Attached):
             return self._attached(header.stream, now)
         assert isinstance(asked, m.Snapshot) and isinstance(header, m.SnapshotPage)
         return self._page(asked, header, message, now)
 
     def _greet(self) -> None:
-        self.state, self._pending = "greeting", {}
-        self._want(m.Hello(request_id=next(self._ids), versions=(m.VERSION,), role=self._role, name=self._name))
+        """Begin anew; snapshots go on, because whoever answers them says of which epoch they are."""
+        self.state = "greeting"
+        self._requests.forget_all_but(m.Snapshot)
+        self._want(self._hello(self._session))
+
+    def _hello(self, session: str) -> m.Hello:
+        rid = next(self._ids)
+        return m.Hello(request_id=rid, session=session, versions=(m.VERSION,), role=self._role, name=self._name)
+
+    def _unasked(self, header: m.Talk, now: float) -> list[Effect]:
+        """The answer to a question that was asked twice, or to a word that only said that we are here."""
+        if isinstance(header, m.Welcome) and header.epoch != self._greeted and self.state == "following":
+            return self._greet_again(now)
+        return []
+
+    def _greet_again(self, now: float) -> list[Effect]:
+        if self.state == "following":
+            self._greet()
+        return self.tick(now)
+
+    def _welcomed(self, session: str, welcome: m.Welcome, now: float) -> list[Effect]:
+        """Ask by name for what we follow and this start has not taken up; then prove the subscription."""
+        if session == self._session:
+            self._greeted, self._streams = welcome.epoch, []
+        self._streams += [s for s in welcome.streams if session in ("", s.session)]
+        if session == self._session and self._take != "attach":
+            listed = {session, *(s.session for s in self._streams)}
+            for unlisted in [s for s in self._sessions if s not in listed]:
+                self._want(self._hello(unlisted))
+        if not self._requests.under_way(m.Hello):
+            self.state, self._alive_at, self._nonce = "proving", now, next(self._ids)
+            self._want(m.Probe(request_id=self._nonce, nonce=self._nonce), self.probe_s)
+        return self.tick(now)
 
     def _want(self, header: m.Talk, patience_s: float | None = None) -> None:
-        self._pending[type(header), header.session] = _Pending(header, patience_s or self.retry_s)
+        self._requests.want(header, patience_s or self.retry_s)
 
-    def _waiting(self, request_id: str) -> m.Talk | None:
-        """Return the pending request of this id."""
-        return next((p.header for p in self._pending.values() if p.header.request_id == request_id), None)
+    def _track(self, session: str, epoch: int | None = None) -> Track | None:
+        """Return the track of a session, if it is of this epoch."""
+        epochs = self._sessions.get(session)
+        if epochs is None:
+            return None
+        return epochs.track if epoch is None else epochs.tracks(epoch)
+
+    def _epochs(self, session: str) -> Epochs:
+        return self._sessions.setdefault(session, Epochs(session, self._ordered, self._limits))
 
     def _proved(self, now: float) -> list[Effect]:
-        self.state, self._pending = "following", {}
+        self.state = "following"
+        self._requests.forget_all_but(m.Snapshot)
         effects: list[Effect] = []
-        for stream in self._streams:
-            if self._take != "attach" and stream.session in self._tracks:  # followed, perhaps in another epoch
-                effects += self._begin(stream, 1, now)
-            elif self._take == "new":
-                effects += self._begin(stream, stream.last_seq + 1, now)
+        for session in dict.fromkeys(s.session for s in self._streams):
+            streams = [s for s in self._streams if s.session == session]
+            epochs = self._epochs(session)
+            if self._take == "attach":
+                self._want(m.Attach(request_id=next(self._ids), session=session))
+            elif self._take == "new" and epochs.track is None:
+                epochs.ended.update(s.epoch for s in streams[:-1])
+                effects += epochs.begin(streams[-1], streams[-1].last_seq + 1, now)
             else:
-                kind = m.Attach if self._take == "attach" else m.Snapshot
-                self._want(kind(request_id=next(self._ids), session=stream.session))
+                effects += epochs.line_up(streams, now)
         return effects + self.tick(now)
+
+    def _advance(self, now: float) -> list[Effect]:
+        """Begin the next epoch of every session whose last one is filled."""
+        effects: list[Effect] = []
+        for session, epochs in self._sessions.items():
+            while (stream := epochs.next_epoch()) is not None:
+                effects += epochs.begin(stream, 1, now)
+                if not epochs.later and self._take == "snapshot":
+                    self._want(m.Snapshot(request_id=next(self._ids), session=session, epoch=stream.epoch))
+        return effects
 
     def _stranger(self, message: Message, now: float) -> list[Effect]:
         """A session or epoch we do not follow: a new one, or a publisher that started again."""
-        header = message.header
-        if header.epoch in self._ended.get(header.session, ()):
+        header, epochs = message.header, self._epochs(message.header.session)
+        if header.epoch in epochs.ended or self._requests.under_way(m.Attach, header.session):
             return []
-        if any(p.header.session == header.session for p in self._pending.values()):
-            return []  # its attach or snapshot is under way
-        if self._take == "attach" or header.session in self._tracks:
-            self._greet()
-            return self.tick(now)
+        if epochs.waits(header.epoch):  # reliable ones will be asked for in their turn
+            return [Deliver(message)] if isinstance(header, m.Unnumbered) and not isinstance(header, m.Echo) else []
+        if self._take != "new" or epochs.track is not None:
+            return self._greet_again(now)
         stream = m.Stream(session=header.session, epoch=header.epoch, first_seq=1, last_seq=0)
-        return [*self._begin(stream, 1, now), *self.published(message, now)]
-
-    def _begin(self, stream: m.Stream, first: int, now: float) -> list[Effect]:
-        """Follow a stream from `first` on; one that is followed already is not begun anew."""
-        effects: list[Effect] = []
-        track = self._tracks.get(stream.session)
-        if track is not None and track.epoch != stream.epoch:
-            self._ended.setdefault(stream.session, set()).add(track.epoch)
-            effects, track = track.end(), None
-        if track is None:
-            track = Track(stream.session, stream.epoch, GapTracker(first), self._ordered, self._limits)
-            self._tracks[stream.session] = track
-            effects.append(Tracking(stream))
-        track.gaps.announced(stream.last_seq, now)
-        return effects
+        return [*epochs.begin(stream, 1, now), *self.published(message, now)]
 
     def _attached(self, stream: m.Stream, now: float) -> list[Effect]:
-        known = self._tracks.get(stream.session)
-        late = stream.first_seq > 1 and (known is None or known.epoch != stream.epoch)
-        effects = self._begin(stream, stream.first_seq, now)
+        known = self._track(stream.session, stream.epoch)
+        effects = self._epochs(stream.session).begin(stream, stream.first_seq, now)
+        late = stream.first_seq > 1 and known is None
         return [*effects, Lost(stream.session, 1, stream.first_seq - 1)] if late else effects
 
     def _repaired(self, header: m.Resent | m.Gone, message: Message, now: float) -> list[Effect]:
-        track = self._tracks.get(header.session)
-        if track is None or track.epoch != header.epoch:
+        track = self._track(header.session, header.epoch)
+        if track is None:
             return []
         if isinstance(header, m.Gone):
             return track.gone(header, now)
         return track.resent(header, message, now)
 
     def _refused(self, refusal: m.Refusal) -> list[Effect]:
-        asked = self._waiting(refusal.request_id)
+        asked = self._requests.waiting(refusal.request_id)
         if asked is not None:
             if isinstance(asked, m.Hello):
-                self._pending[m.Hello, ""].patience_s = self.refused_s
+                self._requests.be_patient(asked, self.refused_s)
             else:
-                del self._pending[type(asked), asked.session]
+                self._requests.settle(asked)
             return [] if isinstance(asked, m.Snapshot) else [Refused(refusal.reason)]
-        for track in self._tracks.values():
+        for track in [e.track for e in self._sessions.values() if e.track is not None]:
             resend = track.asked
             if resend is not None and resend.request_id == refusal.request_id:
                 assert resend.first is not None and resend.last is not None
@@ -244,37 +285,22 @@ class Follower:
         return []
 
     def _page(self, asked: m.Snapshot, header: m.SnapshotPage, message: Message, now: float) -> list[Effect]:
-        """Deliver one page and ask for the next; begin again if the publisher has, in between."""
-        if asked.cursor is not None and header.epoch != asked.epoch:
-            self._want(m.Snapshot(request_id=next(self._ids), session=asked.session))
-            return self.tick(now)
-        if header.cursor is not None:
-            ask = m.Snapshot(
-                request_id=next(self._ids), session=asked.session, epoch=header.epoch, cursor=header.cursor
-            )
-            self._want(ask)
-            hole = _between(asked.session, asked.cursor, header.cursor)
-            return [*hole, self._paged(asked.session, header.cursor, message), *self.tick(now)]
-        stream = m.Stream(session=asked.session, epoch=header.epoch, first_seq=1, last_seq=header.watermark)
-        hole = _between(asked.session, asked.cursor, header.watermark + 1)
-        return [*hole, *self._begin(stream, header.watermark + 1, now), *self._newest(message)]
-
-    def _paged(self, session: str, seq: int, message: Message) -> Effect:
-        """A page that holds no readable message must not end the snapshot: the message is lost, the rest is not."""
-        try:
-            return Deliver(open_nested(message, seq, self._limits), repaired=True)
-        except WireError:
-            return Lost(session, seq, seq)
+        """Take one page and ask for the next; what the pages skip, the publisher no longer has."""
+        track = self._track(asked.session, header.epoch)
+        if track is None or header.epoch != asked.epoch:
+            return self._greet_again(now)  # the publisher has started again
+        track.gaps.announced(header.watermark, now)
+        first, last = (asked.cursor or 0) + 1, header.cursor or header.watermark + 1
+        effects = track.give_up(first, last - 1)
+        if header.cursor is None:
+            return [*effects, *self._newest(message)]
+        rid = next(self._ids)
+        self._want(m.Snapshot(request_id=rid, session=asked.session, epoch=header.epoch, cursor=header.cursor))
+        return [*effects, *track.paged(header.cursor, message, now), *self.tick(now)]
 
     def _newest(self, message: Message) -> list[Effect]:
-        """The last page holds the newest live state, if there is one; unreadable, it is not missed for long."""
+        """The last page holds the newest live states, if there are any; unreadable, they are not missed for long."""
         try:
             return [Deliver(decode(unnest(a), self._limits), repaired=True) for a in message.arrays]
         except WireError:
             return []
-
-
-def _between(session: str, before: int | None, seq: int) -> list[Effect]:
-    """Return what a snapshot skips, because the publisher no longer has it."""
-    first = (before or 0) + 1
-    return [Lost(session, first, seq - 1)] if first < seq else []

@@ -6,13 +6,19 @@ owns the sockets sends them and does nothing else.
 ========  ===============================================================
 request   answer
 ========  ===============================================================
-hello     welcome with the stream's state; refusal if no common version
+hello     welcome with every epoch's stream, oldest first; refusal if no common version
 probe     its nonce, published
 attach    attached; from now on its acks count
 ack       none
 resend    resent, message by message; gone for each range let go; a burst, the rest when asked again
-snapshot  the kept messages and the newest live one, page by page
+snapshot  the kept messages and the newest live ones, page by page
 ========  ===============================================================
+
+Messages that belong together (the finals of one scan) are numbered, kept and buffered as one: all of them or none,
+so that an attempt that failed can be made again.
+
+A publisher with a store also answers for its epochs: earlier starts of the same session, of which nothing new
+comes. What was kept but not sent when the process was killed is sent when it is asked for.
 """
 
 from __future__ import annotations
@@ -34,6 +40,9 @@ from livestem.wire.codec import encode, most_header_bytes, nest
 # 1000), be dropped there without a word, and be sent all over again.
 _BURST = 500
 _NEST_BYTES = 4096  # what `resent` puts around a message: its own header and check, and 5 bytes a frame
+# The newest live map of so many scans is kept for who comes late: as many as one page can carry (the wire's
+# payloads), and as scans are open by default.
+_LIVE_SCANS = 4
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,14 @@ class Out:
 
     frames: Frames
     peer: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A message that has its number, ready to be kept and sent."""
+
+    header: m.Header
+    frames: Frames
 
 
 class Publisher:
@@ -58,9 +75,12 @@ class Publisher:
     now_ns : callable
         Wall clock for `sent_ns`.
     older : callable, optional
-        ``older(first, last)`` yields (seq, frames) from a store, for what the buffer has let go.
+        ``older(epoch, first, last)`` yields (seq, frames) from a store, for what the buffer has let go and for
+        earlier epochs.
     keep : callable, optional
-        ``keep(seq, frames)`` stores a reliable message; called before it is sent.
+        ``keep(messages)`` stores reliable messages, all or none; called before any of them is buffered or sent.
+    earlier : sequence of Stream
+        The epochs before this one that the store holds, oldest first.
     """
 
     def __init__(
@@ -71,8 +91,9 @@ class Publisher:
         now_ns: Callable[[], int],
         *,
         limits: Limits = DEFAULT_LIMITS,
-        older: Callable[[int, int], Iterable[tuple[int, Frames]]] | None = None,
-        keep: Callable[[int, Frames], None] | None = None,
+        older: Callable[[int, int, int], Iterable[tuple[int, Frames]]] | None = None,
+        keep: Callable[[Sequence[Numbered]], None] | None = None,
+        earlier: Sequence[m.Stream] = (),
     ) -> None:
         self.session = session
         self.epoch = epoch
@@ -80,32 +101,38 @@ class Publisher:
         self._now_ns = now_ns
         self._limits = limits
         self._older, self._keep = older, keep
+        self._earlier = {stream.epoch: stream for stream in earlier}
         self.buffer = ResendBuffer(limits.resend_bytes)
-        self.newest_live: Frames | None = None
+        self._live: dict[str, Frames] = {}  # scan -> its newest live message, longest ago first
         self.services: dict[bytes, int] = {}  # attached peer -> acknowledged seq
 
     def publish(self, header: m.Header, arrays: Sequence[NDArray[Any]] = (), *, codec: str = "raw") -> Frames:
-        """Number a header (or state `last_seq` in it), encode it, keep it if it is reliable.
+        """Number a header (or state `last_seq` in it), encode it, keep it if it is reliable; as `publish_all`."""
+        (frames,) = self.publish_all([(header, arrays)], codec=codec)
+        return frames
+
+    def publish_all(
+        self, messages: Sequence[tuple[m.Header, Sequence[NDArray[Any]]]], *, codec: str = "raw"
+    ) -> list[Frames]:
+        """Number, encode and keep messages that belong together; return their frames, to be sent in this order.
 
         Raises
         ------
         WireError
-            If no receiver would take it: too large (also when resent), or a number in it is not finite. It then
-            has no number, and nothing is kept.
+            If no receiver would take one: too large (also when resent), or a number in it is not finite.
+        LivestemError
+            Whatever `keep` raises. In either case none has a number, and nothing is kept.
         """
-        number = (
-            {"seq": self.buffer.last_seq + 1} if isinstance(header, m.Reliable) else {"last_seq": self.buffer.last_seq}
-        )
-        header = msgspec.structs.replace(header, **self._origin(), **number)
-        frames = encode(header, arrays, stream=self._stream, codec=codec)
-        self._check_size(header, frames, arrays)
-        if isinstance(header, m.Reliable):
-            if self._keep is not None:
-                self._keep(header.seq, frames)
-            self.buffer.add(header.seq, frames)
-        elif isinstance(header, m.Live):
-            self.newest_live = frames
-        return frames
+        seq, made = self.buffer.last_seq, []
+        for header, arrays in messages:
+            seq += isinstance(header, m.Reliable)
+            made.append(self._encoded(header, seq, arrays, codec))
+        reliable = [message for message in made if isinstance(message.header, m.Reliable)]
+        if reliable and self._keep is not None:
+            self._keep(reliable)
+        for message in made:
+            self._remember(message)
+        return [message.frames for message in made]
 
     def heartbeat(self) -> Frames:
         """Return the frames of a heartbeat."""
@@ -116,6 +143,11 @@ class Publisher:
         """Where the stream stands, for `welcome` and `attached`."""
         first = 1 if self._older is not None else self.buffer.first_seq
         return m.Stream(session=self.session, epoch=self.epoch, first_seq=first, last_seq=self.buffer.last_seq)
+
+    @property
+    def streams(self) -> tuple[m.Stream, ...]:
+        """Every epoch of the session that can be asked for, oldest first; the last is the present one."""
+        return *self._earlier.values(), self.state
 
     def on_request(self, peer: bytes, request: m.Talk) -> Iterator[Out]:
         """Yield what a request is answered with, lazily: the owner sends at its own pace."""
@@ -155,47 +187,86 @@ class Publisher:
         if request.first is None or request.last is None:
             yield self._reply(peer, m.Refusal(request_id=rid, reason="resend by rectangle is not offered here"))
             return
-        first, last = max(request.first, 1), min(request.last, self.buffer.last_seq)
-        if request.epoch != self.epoch or last < first:
+        first, last = max(request.first, 1), min(request.last, self._last_seq(request.epoch))
+        if last < first:
             yield self._gone(peer, request, request.first, request.last)
             return
+        end = last if request.epoch == self.epoch else request.last  # an epoch that is over grows no more
         hole = first  # everything from here to the message at hand has been let go
         count, size = 0, 0
-        for seq, frames in self._kept(first, last):
+        for seq, frames in self._kept(request.epoch, first, last):
             if frames is None:
                 continue
             if hole < seq:
                 yield self._gone(peer, request, hole, seq - 1, more=True)
             hole, count, size = seq + 1, count + 1, size + sum(map(len, frames))
-            more = seq < last and count < _BURST and size < self._limits.snapshot_page_bytes
-            yield self._reply(peer, m.Resent(request_id=rid, seq=seq, more=more), (nest(frames),))
+            more = seq < end and count < _BURST and size < self._limits.snapshot_page_bytes
+            resent = m.Resent(request_id=rid, seq=seq, more=more)
+            yield self._reply(peer, resent, (nest(frames),), epoch=request.epoch)
             if not more:
                 return
-        yield self._gone(peer, request, hole, last)
+        yield self._gone(peer, request, hole, end)
+
+    def _last_seq(self, epoch: int) -> int:
+        """Return how far an epoch came; 0 if it is not known here."""
+        if epoch == self.epoch:
+            return self.buffer.last_seq
+        return self._earlier[epoch].last_seq if epoch in self._earlier else 0
 
     def _gone(self, peer: bytes, request: m.Resend, first: int, last: int, *, more: bool = False) -> Out:
         """Answer under the epoch that was asked for: its numbers mean nothing in another."""
         gone = m.Gone(request_id=request.request_id, first=first, last=last, more=more)
         return self._reply(peer, gone, epoch=request.epoch)
 
-    def _kept(self, first: int, last: int) -> Iterator[tuple[int, Frames | None]]:
-        """Yield what is asked for, from the store where the buffer has let it go (perhaps just now)."""
-        for seq, frames in self.buffer.range(first, last):
+    def _kept(self, epoch: int, first: int, last: int) -> Iterator[tuple[int, Frames | None]]:
+        """Yield what is asked for, from the store where the buffer has let it go (perhaps just now) or never had it.
+
+        One message is read at a time, so that a long answer neither fills memory nor holds up who else reads.
+        """
+        for seq in range(first, last + 1):
+            frames = self.buffer.get(seq) if epoch == self.epoch else None
             if frames is None and self._older is not None:
-                frames = next((stored for _, stored in self._older(seq, seq)), None)
+                frames = next((stored for _, stored in self._older(epoch, seq, seq)), None)
             yield seq, frames
 
     def _snapshot(self, peer: bytes, request: m.Snapshot) -> Iterator[Out]:
-        """One page is one message, asked for by the seq it follows; the newest live one closes the last page."""
+        """One page is one message, asked for by the seq it follows; the newest live ones close the last page."""
         cursor = request.cursor or 0
         watermark = self.buffer.last_seq
-        for seq, frames in self._kept(cursor + 1, watermark):
+        for seq, frames in self._kept(self.epoch, cursor + 1, watermark):
             if frames is not None:
                 page = m.SnapshotPage(request_id=request.request_id, watermark=watermark, cursor=seq)
                 yield self._reply(peer, page, (nest(frames),))
                 return
-        live = () if self.newest_live is None else (nest(self.newest_live),)
-        yield self._reply(peer, m.SnapshotPage(request_id=request.request_id, watermark=watermark), live)
+        page = m.SnapshotPage(request_id=request.request_id, watermark=watermark)
+        yield self._reply(peer, page, self._newest_live())
+
+    def _newest_live(self) -> list[NDArray[Any]]:
+        """Return the newest live message of each scan, nested, the newest of all last; as many as fit in a message."""
+        room, found = self._limits.message_bytes, list[NDArray[Any]]()
+        for frames in reversed(self._live.values()):
+            room -= sum(map(len, frames)) + _NEST_BYTES
+            if room < 0 and found:
+                break
+            found.insert(0, nest(frames))
+        return found
+
+    def _encoded(self, header: m.Header, seq: int, arrays: Sequence[NDArray[Any]], codec: str) -> Numbered:
+        number = {"seq": seq} if isinstance(header, m.Reliable) else {"last_seq": seq}
+        header = msgspec.structs.replace(header, **self._origin(), **number)
+        frames = encode(header, arrays, stream=self._stream, codec=codec)
+        self._check_size(header, frames, arrays)
+        return Numbered(header, frames)
+
+    def _remember(self, message: Numbered) -> None:
+        header = message.header
+        if isinstance(header, m.Reliable):
+            self.buffer.add(header.seq, message.frames)
+        elif isinstance(header, m.Live):
+            self._live.pop(header.scan_id, None)
+            self._live[header.scan_id] = message.frames
+            if len(self._live) > _LIVE_SCANS:
+                del self._live[next(iter(self._live))]
 
     def _check_size(self, header: m.Header, frames: Frames, arrays: Sequence[NDArray[Any]]) -> None:
         limits = self._limits

@@ -64,6 +64,10 @@ class ResendBuffer:
         """Highest acknowledged seq."""
         return self._acked
 
+    def get(self, seq: int) -> Frames | None:
+        """Return a message's frames, or None if it was let go or never sent."""
+        return self._kept.get(seq)
+
     def range(self, first: int, last: int) -> Iterator[tuple[int, Frames | None]]:
         """Yield (seq, frames) of [first, last] as far as sent; None for frames that were let go."""
         for seq in range(max(first, 1), min(last, self.last_seq) + 1):

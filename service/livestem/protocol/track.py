@@ -1,6 +1,9 @@
 """One stream that is followed: its gaps, their repair, and what waits for one to be filled.
 
 Every reliable message of the stream leaves here exactly once, as `Deliver` or inside a `Lost`.
+
+What waits behind a gap is bounded: when it is full, a further message is let go as if it had not come, and asked for
+again when those before it are here. The sender has it, so nothing is lost by that.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from livestem.wire import messages as m
 from livestem.wire.codec import Message, decode, unnest
 
 TRIES = 3  # a message that cannot be read even when resent three times was made wrong
+HELD = 1000  # messages behind a gap: two bursts; beside `held_bytes`, because each costs a kilobyte whatever it carries
 
 
 @dataclass
@@ -35,6 +39,7 @@ class Track:
     limits: Limits
     asked: m.Resend | None = None
     _held: dict[int, Deliver] = field(default_factory=dict)
+    _held_bytes: int = 0
     _released: int = 0  # everything up to here has left
     _spoilt: dict[int, int] = field(default_factory=dict)  # seq -> times it came back and could not be read
 
@@ -46,12 +51,16 @@ class Track:
 
     def arrived(self, deliver: Deliver, seq: int, now: float) -> list[Effect]:
         """Take a reliable message, however it came."""
+        if self.ordered and seq > self.gaps.contiguous + 1 and self._full(deliver):
+            self.gaps.announced(seq, now)
+            return []
         if not self.gaps.received(seq, now):
             return []
         self._spoilt.pop(seq, None)
         if not self.ordered:
             return [deliver]
         self._held[seq] = deliver
+        self._held_bytes += deliver.message.nbytes
         return self._release()
 
     def resent(self, header: m.Resent, message: Message, now: float) -> list[Effect]:
@@ -72,6 +81,14 @@ class Track:
             return self.give_up(header.seq, header.seq)
         return self.arrived(Deliver(nested, repaired=True), header.seq, now)
 
+    def paged(self, seq: int, message: Message, now: float) -> list[Effect]:
+        """Take a page of a snapshot; one that cannot be read must not end it: that message is lost, the rest is not."""
+        try:
+            nested = open_nested(message, seq, self.limits)
+        except WireError:
+            return self.give_up(seq, seq)
+        return self.arrived(Deliver(nested, repaired=True), seq, now)
+
     def gone(self, header: m.Gone, now: float) -> list[Effect]:
         """Take the word that the publisher has let a range go."""
         self._answered(header, now, more=header.more)
@@ -90,12 +107,18 @@ class Track:
         if self.asked is not None and answer.request_id == self.asked.request_id:
             self.gaps.answered(now, more=more)
 
+    def _full(self, deliver: Deliver) -> bool:
+        """Whether there is no room for a message behind a gap."""
+        return len(self._held) >= HELD or self._held_bytes + deliver.message.nbytes > self.limits.held_bytes
+
     def _release(self) -> list[Effect]:
         """Return, in order, what no gap holds back any more."""
         if self.gaps.contiguous == self._released:
             return []
         self._released = self.gaps.contiguous
-        return [self._held.pop(seq) for seq in sorted(s for s in self._held if s <= self._released)]
+        free = [self._held.pop(seq) for seq in sorted(s for s in self._held if s <= self._released)]
+        self._held_bytes -= sum(deliver.message.nbytes for deliver in free)
+        return list(free)
 
 
 def open_nested(message: Message, seq: int, limits: Limits) -> Message:

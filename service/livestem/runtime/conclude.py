@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
+
+from numpy.typing import NDArray
 
 from livestem.domain import life
 from livestem.runtime.accumulator import Accumulator
@@ -16,6 +18,8 @@ from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.recount import count_in
 from livestem.runtime.results import ScanResult
 from livestem.wire import messages as m
+
+Final = tuple[m.Reliable, Sequence[NDArray[Any]]]  # a header and its arrays, not numbered yet
 
 _LONGEST_REASON = 4096  # what a text on the wire may have; the source's own words may have as much
 _MISSING_TOLD = 4096  # bands in a message; the result file lists them all
@@ -96,17 +100,20 @@ def summary(result: ScanResult) -> str:
     return f"scan {result.scan_id} {result.status}{why}: {chips} chips{per_chip}, digest {result.finals.digest[:16]}"
 
 
-def publish_finals(result: ScanResult, publish: Callable[..., Any]) -> None:
-    """Publish a result: coverage, shifts of frames, label maps, agreement, descriptors, and `scan_done` last."""
+def final_messages(result: ScanResult) -> list[Final]:
+    """Return a result as messages: coverage, shifts of frames, maps, agreement, descriptors, and `scan_done` last.
+
+    They belong together: a scan has all of its finals or none.
+    """
     finals: Finals = result.finals
     scan_id, grid = result.scan_id, finals.data.grid
     plan = finals.data.plan
     origin = plan.sampling(plan.modalities[0]).origin_nm
     coverage, *shares = result.covered.message(scan_id, grid, origin)
-    publish(coverage, *shares)
+    messages: list[Final] = [(coverage, shares)]
     if result.registration is not None:
-        header, *arrays = result.registration.message(scan_id)
-        publish(header, *arrays)
+        header, estimates, moved, determined = result.registration.message(scan_id)
+        messages.append((header, [estimates, moved, determined]))
     for (method, modality), found in finals.maps.items():
         segmentation = m.Segmentation(
             scan_id=scan_id,
@@ -117,10 +124,10 @@ def publish_finals(result: ScanResult, publish: Callable[..., Any]) -> None:
             origin_nm=origin,
             parameters=found.facts,
         )
-        publish(segmentation, found.labels, *(() if found.scores is None else (found.scores,)))
-    publish(m.Agreement(scan_id=scan_id, agreement=finals.agreement))
+        messages.append((segmentation, [found.labels] if found.scores is None else [found.labels, found.scores]))
+    messages.append((m.Agreement(scan_id=scan_id, agreement=finals.agreement), []))
     for (method, modality), regions in finals.regions.items():
-        publish(m.Descriptors(scan_id=scan_id, method=method, modality=modality, regions=regions))
+        messages.append((m.Descriptors(scan_id=scan_id, method=method, modality=modality, regions=regions), []))
     done = m.ScanDone(
         scan_id=scan_id,
         status=result.status,  # type: ignore[arg-type]
@@ -132,4 +139,4 @@ def publish_finals(result: ScanResult, publish: Callable[..., Any]) -> None:
         warnings=result.warnings,
         reason=result.reason and result.reason[:_LONGEST_REASON],
     )
-    publish(done)
+    return [*messages, (done, [])]

@@ -17,10 +17,12 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Literal
 
+import msgspec
 import zmq
 from numpy.typing import NDArray
 
@@ -31,9 +33,8 @@ from livestem.domain.geometry import Grid
 from livestem.domain.parameters import PRESETS, Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.protocol.publisher import Publisher
-from livestem.protocol.resend import Frames
 from livestem.runtime.borrowed import Borrowed, borrow
-from livestem.runtime.conclude import conclude, publish_finals, summary
+from livestem.runtime.conclude import conclude, final_messages, summary
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.http_endpoint import HttpEndpoint
 from livestem.runtime.ingest import Ingest
@@ -52,6 +53,9 @@ from livestem.wire import messages as m
 
 log = logging.getLogger(__name__)
 
+# Bytes of results kept in memory for each session, so that a fresh gap is served without reading the store: the finals
+# of some scans. What is older is read there.
+_BUFFERED = 16 * 2**20
 _REVISIONS_PER_START = 2**32  # more live maps than one start can publish in a century at 25 a second
 
 
@@ -116,6 +120,7 @@ class Segmenter:
             stream="res",
             server="segmenter",
             limits=settings.limits,
+            stored=self._stored,
             on_rejected=lambda e: self.metrics.rejected.labels(reason=e.reason).inc(),
             on_talk=self._on_talk,
         )
@@ -168,18 +173,27 @@ class Segmenter:
 
     def _open_session(self, session: str) -> None:
         """Begin the results of a session; called by the ingest thread alone."""
-        if self._hub.publisher(session) is not None:
-            return
-        epoch, store = self._epoch, self.store
+        if self._hub.publisher(session) is None:
+            self._hub.add(self._publisher(session, self.store.epochs(session)))
 
-        def older(first: int, last: int) -> Iterator[tuple[int, Frames]]:
-            return store.results(session, epoch, first, last)
+    def _stored(self, session: str) -> Publisher | None:
+        """Return who answers for the results of a session that only the store knows."""
+        earlier = self.store.epochs(session)
+        return self._publisher(session, earlier) if earlier else None
 
-        def keep(seq: int, frames: Frames) -> None:
-            store.keep_result(session, epoch, seq, frames)
-
+    def _publisher(self, session: str, earlier: list[m.Stream]) -> Publisher:
+        store, epoch = self.store, self._epoch
         limits = self.settings.limits
-        self._hub.add(Publisher(session, "res", epoch, time.time_ns, limits=limits, older=older, keep=keep))
+        return Publisher(
+            session,
+            "res",
+            epoch,
+            time.time_ns,
+            limits=msgspec.structs.replace(limits, resend_bytes=min(limits.resend_bytes, _BUFFERED)),
+            older=partial(store.results, session),
+            keep=partial(store.keep_results, session, epoch),
+            earlier=earlier,
+        )
 
     def _run_live(self) -> None:
         while not self._stop.wait(self.settings.publish_interval_s):
@@ -236,8 +250,7 @@ class Segmenter:
 
     def _finish(self, scan: OpenScan, result: ScanResult, began: float) -> None:
         write_result(self.store.folder(scan.session, scan.scan_id), result)
-        publish_finals(result, lambda header, *arrays: self._hub.publish(scan.session, header, arrays))
-        self.store.finish(scan.session, scan.scan_id, result.status, result.finals.digest)
+        self._hub.publish_all(scan.session, final_messages(result))
         took = time.perf_counter() - began
         self.metrics.scans.labels(status=result.status).inc()
         self.metrics.missing.labels(scan="finished").set(len(result.missing))
@@ -256,8 +269,6 @@ class Segmenter:
 
     def _fail(self, scan: OpenScan, reason: str) -> None:
         """Tell everybody that there are no finals; the journal stays, so that nothing is lost."""
-        self.store.finish(scan.session, scan.scan_id, "failed", None)
-        self.metrics.scans.labels(status="failed").inc()
         accumulator = scan.accumulator
         done = m.ScanDone(
             scan_id=scan.scan_id,
@@ -270,5 +281,6 @@ class Segmenter:
             reason=reason[:4096],
         )
         self._hub.publish(scan.session, done)
+        self.metrics.scans.labels(status="failed").inc()
         about = {"session": scan.session, "scan_id": scan.scan_id, "reason": reason}
         self.tell("scan_failed", f"scan {scan.scan_id} failed: {reason}", **about)

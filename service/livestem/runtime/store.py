@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -24,7 +24,9 @@ import msgspec
 from livestem.domain.errors import StoreError
 from livestem.domain.names import check_name
 from livestem.domain.support import SupportSet
+from livestem.protocol.publisher import Numbered
 from livestem.protocol.resend import Frames
+from livestem.wire import messages as m
 from livestem.wire.codec import nest
 
 FORMAT = 1  # PRAGMA user_version of the catalogue
@@ -122,20 +124,29 @@ class Store:
         self._execute(sql, session, scan_id, now, plan, parameters)
         return folder
 
-    def finish(self, session: str, scan_id: str, status: str, digest: str | None) -> None:
-        """Note how a scan ended."""
-        sql = "UPDATE scans SET status = ?, digest = ? WHERE session = ? AND scan_id = ?"
-        self._execute(sql, status, digest, session, scan_id)
-
     def keep_support(self, support: SupportSet) -> None:
         """Keep a version of a support set."""
         content = msgspec.json.encode(support)
         self._execute("INSERT OR IGNORE INTO support_sets VALUES (?, ?, ?)", support.version, time.time_ns(), content)
 
-    def keep_result(self, session: str, epoch: int, seq: int, frames: Frames) -> None:
-        """Keep a reliable result message; it is published only after that."""
-        sql = "INSERT INTO results VALUES (?, ?, ?, ?)"
-        self._execute(sql, session, epoch, seq, nest(frames).tobytes())
+    def keep_results(self, session: str, epoch: int, messages: Sequence[Numbered]) -> None:
+        """Keep reliable result messages before they are published, in one transaction: all of them or none.
+
+        A `scan_done` among them is also how its scan ended, so that no scan counts as finished whose finals are not
+        here, and none has finals twice.
+        """
+        numbered = [(message.header, message.frames) for message in messages]
+        rows = [(session, epoch, h.seq, nest(frames).tobytes()) for h, frames in numbered if isinstance(h, m.Reliable)]
+        ends = [(h.status, h.digest or None, session, h.scan_id) for h, _ in numbered if isinstance(h, m.ScanDone)]
+        with self._transaction() as db:
+            db.executemany("INSERT INTO results VALUES (?, ?, ?, ?)", rows)
+            db.executemany("UPDATE scans SET status = ?, digest = ? WHERE session = ? AND scan_id = ?", ends)
+
+    def epochs(self, session: str) -> list[m.Stream]:
+        """Return the epochs of which result messages of a session are kept, oldest first."""
+        sql = "SELECT epoch, MIN(seq), MAX(seq) FROM results WHERE session = ? GROUP BY epoch ORDER BY MIN(rowid)"
+        rows = self._query(sql, session)
+        return [m.Stream(session=session, epoch=epoch, first_seq=a, last_seq=b) for epoch, a, b in rows]
 
     def results(self, session: str, epoch: int, first: int, last: int) -> Iterator[tuple[int, Frames]]:
         """Yield (seq, frames) of the kept result messages in [first, last]."""
@@ -161,6 +172,16 @@ class Store:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Make what is done within durable as one, or not at all."""
+        try:
+            with self._lock, self._db:  # commits, or rolls back if an exception leaves it
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+        except sqlite3.Error as e:
+            raise StoreError(f"the store {self.root} cannot be written: {e}") from e
 
     def _query(self, sql: str, *values: object) -> list[Any]:
         with self._lock:

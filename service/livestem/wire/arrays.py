@@ -119,11 +119,10 @@ def _shifts(header: m.Header, arrays: Arrays) -> None:
 
 
 def _nested(header: m.Header, arrays: Arrays) -> None:
-    if isinstance(header, m.SnapshotPage) and not arrays:
-        return  # the last page may be empty
-    (blob,) = _exactly(1, arrays)
-    if blob.dtype != np.uint8 or blob.ndim != 1:
-        raise WireError("payload", "a nested message is one uint8 array")
+    last_page = isinstance(header, m.SnapshotPage) and header.cursor is None  # the newest live ones, or nothing
+    for blob in arrays if last_page else _exactly(1, arrays):
+        if blob.dtype != np.uint8 or blob.ndim != 1:
+            raise WireError("payload", "a nested message is one uint8 array")
 
 
 def _exactly(n: int, arrays: Arrays) -> Arrays:
