@@ -16,7 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -48,11 +48,15 @@ def run(
 
 
 def start(
-    *arguments: object, cwd: Path | None = None, stdout: Any = subprocess.PIPE, stderr: Any = subprocess.PIPE
+    *arguments: object,
+    cwd: Path | None = None,
+    stdout: Any = subprocess.PIPE,
+    stderr: Any = subprocess.PIPE,
+    within: Sequence[str] = (),
 ) -> subprocess.Popen[str]:
-    """Start a livestem command; the caller ends it."""
+    """Start a livestem command, perhaps within another that becomes it; the caller ends it."""
     return subprocess.Popen(
-        [*CLI, *map(str, arguments)],
+        [*within, *CLI, *map(str, arguments)],
         cwd=cwd,
         env=environment(),
         stdout=stdout,
@@ -112,9 +116,10 @@ class Service:
     ----------
     folder : where its store and its log go
     *flags : further flags of ``serve``
+    within : a command that becomes ``serve``
     """
 
-    def __init__(self, folder: Path, *flags: object, store: Path | None = None) -> None:
+    def __init__(self, folder: Path, *flags: object, store: Path | None = None, within: Sequence[str] = ()) -> None:
         self.folder, self.store = folder, store or folder / "store"
         folder.mkdir(parents=True, exist_ok=True)
         data, results, self.http = free_ports()
@@ -128,6 +133,7 @@ class Service:
                 *flags,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                within=within,
             )
         try:
             wait_for(self._answers, otherwise=f"no /health within {START_S:g} s: {self.log.read_text('utf-8')}")

@@ -29,6 +29,7 @@ def well(**changes) -> Vitals:
         ({"warm": False}, True, False, ()),
         ({"stopping": True}, True, False, ()),
         ({"disk_free_bytes": ROOM - 1}, True, False, ("disk",)),
+        ({"blocked": "its disk is full"}, True, False, ("store",)),
         ({"finals_waiting": LIMITS.open_scans + 1}, True, True, ("finals",)),
         ({"silent_s": SILENT_S}, True, True, ("adapter",)),
         ({"quiet_s": STUCK_S - 0.1}, True, True, ()),
@@ -46,7 +47,7 @@ def test_what_follows_from_a_look(changes, live, ready, reasons):
 
 
 def test_every_reason_can_hold():
-    worst = well(dead=("x",), quiet_s=STUCK_S, disk_free_bytes=0, finals_waiting=99, silent_s=SILENT_S)
+    worst = well(dead=("x",), quiet_s=STUCK_S, blocked="full", disk_free_bytes=0, finals_waiting=99, silent_s=SILENT_S)
     assert tuple(judge(worst, LIMITS).reasons) == REASON_NAMES
 
 

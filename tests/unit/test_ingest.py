@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from scans import FolderStore, messages, plan, tiles
 
-from livestem.domain.errors import LivestemError
+from livestem.domain.errors import DiskFullError, LivestemError
 from livestem.domain.limits import Limits
 from livestem.domain.parameters import Processing
 from livestem.domain.support import SupportClass, SupportSet
@@ -348,3 +348,43 @@ def test_a_bug_is_not_swallowed(tmp_path):
     with pytest.raises(RuntimeError):
         house.take(messages(plan(), []))
     assert not issubclass(RuntimeError, LivestemError)
+
+
+def full(journal, full=True):
+    """Leave a journal no room, as on a full disk, or give it back."""
+    pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+    journal._db.execute(f"PRAGMA max_page_count={pages if full else 10**6}")
+
+
+def test_on_a_full_disk_nothing_is_lost_and_nothing_handed_on(house):
+    """Commits fail and say so; once there is room the scan is over as if nothing had been."""
+    start, *rest = messages(plan(), tiles(plan()))
+    house.take([start])
+    scan = house.ingest.scans["s1", "scan"]
+    full(scan.journal)
+    house.take(rest)
+    assert scan.status == "complete" and not house.finished
+    for write in (lambda: house.ingest.commit("s1", 7, len(rest)), house.ingest.hand_over):
+        with pytest.raises(DiskFullError, match="make room"):
+            write()
+    assert not house.finished and scan.watermark.seq == 0
+    full(scan.journal, full=False)
+    house.ingest.commit("s1", 7, len(rest) + 1)
+    house.ingest.hand_over()
+    assert [(of.scan_id, status) for of, status in house.finished] == [("scan", "complete")]
+    assert not house.ingest.scans
+    with JournalRecording(scan.journal.path) as recording:
+        assert len(list(recording.received())) == len(rest) + 1
+
+
+def test_a_service_that_stops_on_a_full_disk_keeps_what_is_committed(house, caplog):
+    start, *rest = messages(plan(), tiles(plan()))
+    house.take([start, *rest[:3]])
+    scan = house.ingest.scans["s1", "scan"]
+    house.ingest.commit("s1", 7, 4)
+    full(scan.journal)
+    house.take(rest[3:-1])
+    house.ingest.close()
+    assert "full" in caplog.text
+    with JournalRecording(scan.journal.path) as recording:
+        assert len(list(recording.received())) == 4

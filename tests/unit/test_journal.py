@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 
 import numpy as np
 import pytest
 from scans import dense, messages, plan, tiles
 
-from livestem.domain.errors import SourceError, StoreError
+from livestem.domain.errors import DiskFullError, SourceError, StoreError
 from livestem.domain.tiles import EdsEvents, HaadfTile
 from livestem.runtime.journal import FORMAT, Journal, JournalRecording
 
@@ -57,6 +58,104 @@ def test_an_uncommitted_tail_is_not_there(tmp_path):
         assert other.execute("SELECT count(*) FROM messages").fetchone() == (3,)
         assert other.execute("SELECT epoch, seq FROM cursor").fetchone() == (7, 3)
     other.close()
+    journal.close()
+
+
+def fill_up(journal):
+    """Leave no room: SQLite then fails as on a full disk."""
+    journal._db.execute(f"PRAGMA max_page_count={journal._db.execute('PRAGMA page_count').fetchone()[0]}")
+
+
+def make_room(journal):
+    journal._db.execute("PRAGMA max_page_count=1000000")
+
+
+def test_a_write_that_finds_no_room_loses_nothing_and_is_repeated(tmp_path):
+    stream = list(messages(plan(), tiles(plan())))
+    journal = Journal(tmp_path / "j.sqlite")
+    journal.append(stream[0])
+    journal.commit(7, 1)
+    fill_up(journal)
+    for message in stream[1:]:
+        journal.append(message)
+    waiting = journal.uncommitted_bytes
+    for write in (lambda: journal.commit(7, len(stream)), journal.flush, journal.close):
+        with pytest.raises(DiskFullError, match="make room"):
+            write()
+        assert (journal.uncommitted_bytes, journal.cursor) == (waiting, (7, 1))
+    make_room(journal)
+    journal.commit(7, len(stream))
+    assert (journal.uncommitted_bytes, journal.cursor) == (0, (7, len(stream)))
+    journal.close()
+    with JournalRecording(tmp_path / "j.sqlite") as recording:
+        assert [x.header for x in recording.received()] == [x.header for x in stream]
+
+
+def test_a_journal_goes_on_where_a_killed_writer_left_it(tmp_path):
+    stream = list(messages(plan(), tiles(plan())))
+    killed = Journal(tmp_path / "j.sqlite")
+    for message in stream[:4]:
+        killed.append(message)
+    killed.commit(7, 4)
+    killed.append(stream[4])
+    killed._db.close()  # nothing folded in, nothing written: the log lies beside it
+    for missing in (stream[4:6], stream[6:]):  # a second time from a journal that was closed in good order
+        again = Journal(tmp_path / "j.sqlite", reopen=True)
+        assert again.cursor == (7, missing[0].header.seq - 1)
+        for message in missing:
+            again.append(message)
+        again.commit(7, missing[-1].header.seq)
+        again.close()
+    with JournalRecording(tmp_path / "j.sqlite") as recording:
+        assert [x.header.seq for x in recording.received()] == [x.header.seq for x in stream]
+
+
+@pytest.mark.parametrize("damage", ["missing", "text", "foreign", "newer", "no cursor"])
+def test_only_a_journal_is_reopened(tmp_path, damage):
+    path = tmp_path / "j.sqlite"
+    if damage == "text":
+        path.write_text("hello" * 1000)
+    elif damage != "missing":
+        written(path)
+        with sqlite3.connect(path) as db:
+            db.execute({"foreign": "PRAGMA application_id=1", "newer": f"PRAGMA user_version={FORMAT + 1}"}.get(
+                damage, "DELETE FROM cursor"))  # fmt: skip
+        db.close()
+    with pytest.raises(StoreError) as caught:
+        Journal(path, reopen=True)
+    assert "\n" not in str(caught.value) and "j.sqlite" in str(caught.value)
+    assert damage == "missing" or path.is_file(), "what is there is left alone"
+
+
+def test_the_end_of_a_scan_that_was_begun_again_is_the_one_after(tmp_path):
+    first, second = (list(messages(plan(), tiles(plan(), rows=rows))) for rows in (24, 8))
+    journal = Journal(tmp_path / "j.sqlite")
+    for message in [*first, second[0]]:
+        journal.append(message)
+    journal.commit(7, 1)
+    with JournalRecording(tmp_path / "j.sqlite") as recording:
+        assert recording.end is None
+        assert "no scan_end" in "".join(recording.warnings)
+    journal.append(second[-1])
+    journal.close()
+    with JournalRecording(tmp_path / "j.sqlite") as recording:
+        assert recording.end == second[-1].header and recording.warnings == ()
+
+
+def test_a_lone_copy_of_an_open_journal_is_not_silently_short(tmp_path):
+    """Its newest part is in the log beside it: whoever copies one file must hear that something is amiss."""
+    stream = list(messages(plan(), tiles(plan())))
+    journal = Journal(tmp_path / "j.sqlite")
+    for message in stream[:5]:
+        journal.append(message)
+    journal.commit(7, 5)
+    shutil.copy(tmp_path / "j.sqlite", tmp_path / "copy.sqlite")
+    with pytest.raises(SourceError, match="-wal"):
+        JournalRecording(tmp_path / "copy.sqlite")
+    journal._db.execute("PRAGMA wal_checkpoint")
+    shutil.copy(tmp_path / "j.sqlite", tmp_path / "copy.sqlite")
+    with JournalRecording(tmp_path / "copy.sqlite") as recording:
+        assert "-wal" in "".join(recording.warnings)
     journal.close()
 
 

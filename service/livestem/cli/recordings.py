@@ -19,7 +19,9 @@ from livestem.runtime.journal import JOURNAL
 class OpenSource(TileSource, Protocol):
     """A scan that can be sent, and closed."""
 
-    warnings: tuple[str, ...]
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know about it."""
 
     def close(self) -> None:
         """Free its files."""

@@ -39,6 +39,10 @@ class StoreError(LivestemError):
     """The store cannot be opened, read or written."""
 
 
+class DiskFullError(StoreError):
+    """There is no room for it; what was to be written is kept, and can be written again."""
+
+
 class RefusedError(LivestemError):
     """The service refused a scan, or an instrument a request; the message is its reason."""
 

@@ -81,8 +81,11 @@ class _Line:
         return self._verdicts.get(scan_id)
 
     def settle(self) -> None:
-        """Say that everything published has arrived: nothing more will come."""
-        self._ingest.settle(self._session, _EPOCH, self._publisher.buffer.last_seq)
+        """Say that everything published has arrived: nothing more will come. StoreError if it cannot be written."""
+        last = self._publisher.buffer.last_seq
+        self._ingest.commit(self._session, _EPOCH, last)
+        self._ingest.settle(self._session, _EPOCH, last)
+        self._ingest.hand_over()
 
 
 def run_batch(

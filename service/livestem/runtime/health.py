@@ -18,6 +18,7 @@ reason      holds while
 ==========  ==================================================================================================
 `thread`    a thread has died of a fault of ours; `serve` then ends by itself, with exit code 1
 `stuck`     ingest or the result sockets have not turned for `STUCK_S`: a disk or a processor that hangs
+`store`     the store cannot be written: data wait with the adapters, finals wait with us, nothing is dropped
 `disk`      less than `limits.free_disk_bytes` is free; new scans are refused
 `finals`    more scans wait for their finals than may be open: computing does not keep up with scanning
 `adapter`   nothing has been heard for `SILENT_S` from the adapter of a scan that is open
@@ -34,7 +35,7 @@ from livestem.domain.limits import Limits
 STUCK_S = 30.0  # both threads turn every 20 ms; even a commit to a tired network disk is over by then
 SILENT_S = 10.0  # adapters send a heartbeat every second; ten of them missed is no hiccup
 
-ReasonName = Literal["thread", "stuck", "disk", "finals", "adapter"]
+ReasonName = Literal["thread", "stuck", "store", "disk", "finals", "adapter"]
 REASON_NAMES: tuple[ReasonName, ...] = get_args(ReasonName)
 
 
@@ -48,6 +49,7 @@ class Vitals:
     quiet_s : since ingest or the result sockets last turned, whichever is longer ago
     warm : whether the libraries that the first scan needs are loaded
     stopping : whether it has been asked to stop
+    blocked : why the store cannot be written just now
     disk_free_bytes, store_bytes : of the store's disk, and of the store
     resend_bytes : kept of results, to be sent again
     open_scans : scans that data may still come for
@@ -63,6 +65,7 @@ class Vitals:
     quiet_s: float = 0.0
     warm: bool = True
     stopping: bool = False
+    blocked: str | None = None
     disk_free_bytes: int
     store_bytes: int = 0
     resend_bytes: int = 0
@@ -110,7 +113,7 @@ def judge(vitals: Vitals, limits: Limits) -> Health:
     reasons = _reasons(vitals, limits)
     return Health(
         live=live,
-        ready=live and vitals.warm and not vitals.stopping and "disk" not in reasons,
+        ready=live and vitals.warm and not vitals.stopping and not reasons.keys() & {"store", "disk"},
         reasons=reasons,
         vitals=vitals,
     )
@@ -124,6 +127,8 @@ def _reasons(vitals: Vitals, limits: Limits) -> dict[ReasonName, str]:
         found["stuck"] = (
             f"no thread may rest so long: {vitals.quiet_s:.0f} s without a turn; is the store's disk there?"
         )
+    if vitals.blocked is not None:
+        found["store"] = vitals.blocked
     if vitals.disk_free_bytes < limits.free_disk_bytes:
         free, wanted = vitals.disk_free_bytes // 2**20, limits.free_disk_bytes // 2**20
         found["disk"] = f"{free} MiB free on the store's disk, {wanted} wanted: new scans are refused; make room"

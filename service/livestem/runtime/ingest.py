@@ -21,7 +21,7 @@ import msgspec
 
 from livestem.client.tally import Tally
 from livestem.domain import life
-from livestem.domain.errors import LivestemError, WireError
+from livestem.domain.errors import LivestemError, StoreError, WireError
 from livestem.domain.geometry import Grid
 from livestem.domain.limits import Limits
 from livestem.domain.notices import notice
@@ -115,12 +115,25 @@ class Ingest:
         self._dropped.add(error)
 
     def commit(self, session: str, epoch: int, seq: int) -> None:
-        """Make everything of a sender durable, and note how much of its stream the maps now include."""
+        """Make everything of a session durable, and note how much of its sender's stream the maps now include.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be written; nothing is lost, and it can be tried again.
+        """
         for scan in self._of(session):
-            if scan.epoch == epoch:
-                with self._metrics.stage.labels(stage="commit").time():
+            with self._metrics.stage.labels(stage="commit").time():
+                if scan.epoch == epoch:
                     scan.journal.commit(epoch, seq)
-                scan.watermark = m.Watermark(epoch=epoch, seq=seq)
+                    scan.watermark = m.Watermark(epoch=epoch, seq=seq)
+                else:
+                    scan.journal.flush()
+
+    def hand_over(self) -> None:
+        """Close the journals of the scans that are over, and hand those on; StoreError as `commit`."""
+        for scan in [s for s in self.scans.values() if s.status is not None]:
+            self._hand_over(scan)
 
     @property
     def uncommitted_bytes(self) -> int:
@@ -146,10 +159,19 @@ class Ingest:
             if now - scan.heard > vanish_s:
                 self._give_up(scan, vanish_s)
 
-    def close(self) -> None:
-        """Close the journals of unfinished scans; they can be replayed."""
+    def listen_again(self) -> None:
+        """Say that nobody was listened to until now: no silence before this counts."""
         for scan in self.scans.values():
-            scan.journal.close()
+            scan.heard = time.monotonic()
+
+    def close(self) -> None:
+        """Close the journals of unfinished scans; they can be resumed, and replayed."""
+        for scan in self.scans.values():
+            try:
+                scan.journal.close()
+            except StoreError as e:
+                log.error("scan %s: %s; what was not acknowledged is not kept", scan.scan_id, e)
+                scan.journal.abandon()
 
     def _of(self, session: str) -> list[OpenScan]:
         return [s for s in self.scans.values() if s.session == session]
@@ -277,14 +299,20 @@ class Ingest:
     def _on(self, scan: OpenScan, event: life.Event) -> None:
         scan.life, effects = scan.life.on(event)
         for effect in effects:
-            key = scan.session, scan.scan_id
-            self._settled[key] = "done" if scan.end is not None else "cut off"
-            scan.reason = effect.reason
-            scan.journal.close()
-            if not self._of(scan.session):
-                self._beams.pop(scan.session, None)
-            self._on_finalise(scan, effect.status)
-            del self.scans[key]  # last, so that a scan is open or waits for its finals at every moment
+            self._settled[scan.session, scan.scan_id] = "done" if scan.end is not None else "cut off"
+            scan.status, scan.reason = effect.status, effect.reason
+            try:
+                self._hand_over(scan)
+            except StoreError as e:  # tried again by `hand_over`, whose caller waits
+                log.warning("scan %s is over, but %s", scan.scan_id, e)
+
+    def _hand_over(self, scan: OpenScan) -> None:
+        assert scan.status is not None
+        scan.journal.close()
+        self._on_finalise(scan, scan.status)
+        del self.scans[scan.session, scan.scan_id]  # last, so that it is open or waits for its finals at every moment
+        if not self._of(scan.session):
+            self._beams.pop(scan.session, None)
 
 
 def _key(message: Message) -> Key:

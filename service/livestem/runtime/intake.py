@@ -2,6 +2,9 @@
 
 Data are acknowledged only after the journal has them: every 20 ms or 4 MiB, and at least every second even when
 nothing has come, so that the adapter knows we are alive.
+
+While the store cannot be written (its disk is full) nothing is taken from any adapter: what waits here is bounded,
+what is not acknowledged stays where it is, and every second it is tried again.
 """
 
 from __future__ import annotations
@@ -11,11 +14,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import zmq
 
 from livestem.client.connection import Connection
+from livestem.domain.errors import StoreError
 from livestem.domain.notices import notice
 from livestem.protocol.follower import Deliver, Effect, Lost, Refused, Tracking
+from livestem.runtime.disk import RETRY_S
 from livestem.runtime.ingest import Ingest
 from livestem.runtime.journal import COMMIT_BYTES
 from livestem.runtime.notices import Notices
@@ -30,12 +36,13 @@ ACK_S = 1.0
 
 @dataclass
 class _Adapter:
-    """One adapter: its connection, whose data it brings, and when they were last committed."""
+    """One adapter: its connection, whose data it brings, and when and how far they were last committed."""
 
     connection: Connection
     session: str | None = None
     committed_at: float = 0.0
     fresh: bool = False
+    safe: tuple[int, int] = (0, 0)  # epoch and seq that were committed last
 
 
 class Intake:
@@ -64,6 +71,8 @@ class Intake:
     ) -> None:
         self._ingest, self._vanish_s = ingest, settings.vanish_s
         self._on_verdict, self._on_session, self._tell = on_verdict, on_session, tell
+        self.blocked: str | None = None  # why the store cannot be written just now
+        self._tried_at = 0.0
         self._poller = zmq.Poller()
         self._adapters = []
         for endpoint in settings.acquisition:
@@ -92,18 +101,43 @@ class Intake:
 
     def turn(self) -> None:
         """Wait at most a commit's time for something, and deal with it."""
+        if self.blocked is not None:
+            self._stand_still()
+            return
         self._poller.poll(round(COMMIT_S * 1000))
         for adapter in self._adapters:
             for effect in adapter.connection.pump():
                 self._take(adapter, effect)
-            self._commit_if_due(adapter)
+            if not self._commit_if_due(adapter):
+                return
         self._ingest.expire(time.monotonic(), self._vanish_s)
+        self._write(self._ingest.hand_over)
 
     def close(self) -> None:
         """Commit what is here and close the sockets."""
         for adapter in self._adapters:
             self._commit(adapter)
             adapter.connection.close()
+
+    def _stand_still(self) -> None:
+        """Try once a second to write what waits; then go on as if no time had passed."""
+        time.sleep(COMMIT_S)
+        if time.monotonic() - self._tried_at < RETRY_S:
+            return
+        committed = [self._commit(adapter) for adapter in self._adapters]
+        if all(committed) and self._write(self._ingest.hand_over):
+            self.blocked = None
+            self._ingest.listen_again()
+
+    def _write(self, write: Callable[[], None]) -> bool:
+        """Do a write; False, and nothing more is taken for now, if the store cannot take it."""
+        try:
+            write()
+        except StoreError as e:
+            self.blocked = f"{e}; until then nothing is taken from the adapters, and nothing is lost"
+            self._tried_at = time.monotonic()
+            return False
+        return True
 
     def _take(self, adapter: _Adapter, effect: Effect) -> None:
         if isinstance(effect, Deliver):
@@ -129,17 +163,24 @@ class Intake:
             told = notice("adapter_refuses", endpoint=at, reason=effect.reason)
             log.error("the adapter at %s refuses: %s", at, effect.reason, extra=told)
 
-    def _commit_if_due(self, adapter: _Adapter) -> None:
+    def _commit_if_due(self, adapter: _Adapter) -> bool:
         waited = time.monotonic() - adapter.committed_at
-        due = waited >= (COMMIT_S if adapter.fresh else ACK_S)
-        if due or self._ingest.uncommitted_bytes >= COMMIT_BYTES:
-            self._commit(adapter)
+        due = waited >= (COMMIT_S if adapter.fresh else ACK_S) or self._ingest.uncommitted_bytes >= COMMIT_BYTES
+        return self._commit(adapter) if due else True
 
-    def _commit(self, adapter: _Adapter) -> None:
+    def _commit(self, adapter: _Adapter) -> bool:
+        """Commit and acknowledge; False, with what is safe acknowledged once more, if the store cannot take it."""
         adapter.committed_at, adapter.fresh = time.monotonic(), False
         ack = None if adapter.session is None else adapter.connection.follower.acknowledged(adapter.session)
         if ack is None:
-            return
-        self._ingest.commit(ack.session, ack.epoch, ack.seq)
+            return True
+        session, epoch, seq = ack.session, ack.epoch, ack.seq
+        done = self._write(lambda: self._ingest.commit(session, epoch, seq))
+        if done:
+            adapter.safe = epoch, seq
+        else:
+            ack = msgspec.structs.replace(ack, seq=adapter.safe[1] if adapter.safe[0] == epoch else 0)
         adapter.connection.send(ack)
-        self._ingest.settle(ack.session, ack.epoch, ack.seq)
+        if done:
+            self._ingest.settle(session, epoch, seq)
+        return done

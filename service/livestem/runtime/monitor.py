@@ -45,6 +45,7 @@ class Monitor:
         self._size = _Size(store.root)
         self.turned = time.monotonic()  # set by ingest at every turn
         self.stopping = False
+        self.held: str | None = None  # why finals that are computed cannot be written just now
 
     def thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
         """Return a thread, not yet started, whose death is told."""
@@ -74,6 +75,7 @@ class Monitor:
             quiet_s=0.0 if self.stopping else now - min(self.turned, self._hub.turned),
             warm=not self.is_alive("warm-up"),
             stopping=self.stopping,
+            blocked=self._intake.blocked or self.held,
             disk_free_bytes=self._store.free_bytes(),
             store_bytes=self._size.bytes(),
             resend_bytes=self._hub.resend_bytes,

@@ -6,8 +6,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from livestem.domain import life
 from livestem.domain.geometry import Grid
+from livestem.domain.life import ScanLife, Status
 from livestem.domain.parameters import Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.runtime.accumulator import Accumulator
@@ -27,12 +27,13 @@ class OpenScan:
     accumulator: Accumulator
     journal: Journal
     lock: threading.Lock = field(default_factory=threading.Lock)
-    life: life.ScanLife = life.ScanLife()
+    life: ScanLife = ScanLife()
     borrowed: Borrowed | None = None  # chips of earlier scans that are examples here
     epoch: int = 0  # of the sender whose data came last: one session may have two adapters
     watermark: m.Watermark = m.Watermark(epoch=0, seq=0)
     end: m.ScanEnd | None = None
-    reason: str | None = None  # why it is not complete, once it is over
+    status: Status | None = None  # how it ended, once it is over
+    reason: str | None = None  # why it is not complete then
     live: object = None  # what live scoring keeps for this scan; nobody else's business
     heard: float = field(default_factory=time.monotonic)  # the last word that counts for it
     started: float = field(default_factory=time.monotonic)

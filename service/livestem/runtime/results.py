@@ -15,10 +15,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from livestem.domain.errors import StoreError
 from livestem.domain.geometry import Grid
 from livestem.runtime.borrowed import CHIPS, ChipFacts
 from livestem.runtime.covered import Covered
+from livestem.runtime.disk import not_written
 from livestem.runtime.features import Feature, grey_range
 from livestem.runtime.finals import Finals
 from livestem.runtime.hspy import write_hspy
@@ -77,7 +77,7 @@ def write_result(folder: Path, result: ScanResult) -> None:
         text = msgspec.json.format(msgspec.json.encode(result_json(result)), indent=1)
         _whole(folder / "result.json", lambda path: path.write_bytes(text + b"\n"))
     except OSError as e:
-        raise StoreError(f"the result of scan {result.scan_id} cannot be written to {folder}: {e}") from e
+        raise not_written(f"the result of scan {result.scan_id} in {folder}", e) from e
 
 
 def labels_npz(maps: Mapping[Key, LabelMap]) -> bytes:

@@ -28,13 +28,14 @@ from numpy.typing import NDArray
 
 from livestem.client.hub import Hub
 from livestem.domain import life
-from livestem.domain.errors import LivestemError
+from livestem.domain.errors import DiskFullError, LivestemError
 from livestem.domain.geometry import Grid
 from livestem.domain.parameters import PRESETS, Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.protocol.publisher import Publisher
 from livestem.runtime.borrowed import Borrowed, borrow
 from livestem.runtime.conclude import conclude, final_messages, summary
+from livestem.runtime.disk import RETRY_S
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.http_endpoint import HttpEndpoint
 from livestem.runtime.ingest import Ingest
@@ -228,11 +229,9 @@ class Segmenter:
             self._look(scan)  # the last live map holds the last tile
             began = time.perf_counter()
             outcome = self._concluded(scan, status)
-            with self._storing:
-                if self._left:
+            while not self._settled(scan, outcome, began):
+                if self._stop.wait(RETRY_S):
                     return
-                self._settle(scan, outcome, began)
-                self._finals.task_done()
 
     def _concluded(self, scan: OpenScan, status: life.Status) -> ScanResult | LivestemError:
         try:
@@ -240,11 +239,27 @@ class Segmenter:
         except LivestemError as e:
             return e
 
+    def _settled(self, scan: OpenScan, outcome: ScanResult | LivestemError, began: float) -> bool:
+        """Store and publish an outcome; False if it has to wait: there is no room for it, or nobody wants it now."""
+        with self._storing:
+            if self._left:
+                return False
+            try:
+                self._settle(scan, outcome, began)
+            except DiskFullError as e:
+                self.monitor.held = f"{e}; until then the finals of scan {scan.scan_id} wait"
+                return False
+            self.monitor.held = None
+            self._finals.task_done()
+        return True
+
     def _settle(self, scan: OpenScan, outcome: ScanResult | LivestemError, began: float) -> None:
         try:
             if isinstance(outcome, LivestemError):
                 raise outcome
             self._finish(scan, outcome, began)
+        except DiskFullError:
+            raise
         except LivestemError as e:
             self._fail(scan, str(e))
 

@@ -26,6 +26,7 @@ from livestem.domain.names import check_name
 from livestem.domain.support import SupportSet
 from livestem.protocol.publisher import Numbered
 from livestem.protocol.resend import Frames
+from livestem.runtime.disk import not_written
 from livestem.wire import messages as m
 from livestem.wire.codec import nest
 
@@ -181,7 +182,7 @@ class Store:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
         except sqlite3.Error as e:
-            raise StoreError(f"the store {self.root} cannot be written: {e}") from e
+            raise not_written(f"the store {self.root}", e) from e
 
     def _query(self, sql: str, *values: object) -> list[Any]:
         with self._lock:
@@ -192,7 +193,7 @@ class Store:
             with self._lock:
                 self._db.execute(sql, values)
         except sqlite3.Error as e:
-            raise StoreError(f"the store {self.root} cannot be written: {e}") from e
+            raise not_written(f"the store {self.root}", e) from e
 
 
 def _aside(folder: Path) -> Path:
