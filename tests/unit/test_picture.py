@@ -36,6 +36,23 @@ def count(image, colour):
 # --- colours
 
 
+def test_what_is_missing_is_drawn_and_what_is_whole_is_not(tmp_path):
+    share = np.ones((6, 6), np.float32)
+    haadf = np.random.default_rng(0).normal(size=(60, 60))
+    plain = draw_overview(haadf, 1.0, [FEWSHOT], tmp_path / "a.png", "a")
+    whole = draw_overview(haadf, 1.0, [FEWSHOT], tmp_path / "b.png", "a", coverage={"haadf": share, "eds": share})
+    assert whole.read_bytes() == plain.read_bytes()
+    part = share.copy()
+    part[3:], part[5:] = 0.5, 0.0
+    image = read(draw_overview(haadf, 1.0, [FEWSHOT], tmp_path / "c.png", "a", coverage={"haadf": share, "eds": part}))
+    assert image.shape[1] == pytest.approx(1.5 * read(plain).shape[1], rel=0.02)
+    from matplotlib import colormaps
+
+    panel = image[:, image.shape[1] // 3 : 2 * image.shape[1] // 3]
+    drawn = {value: count(panel, colormaps["cividis"](value)[:3]) for value in (1.0, 0.5)}
+    assert drawn[1.0] > 1.3 * drawn[0.5] > 1000, "three rows of chips are whole, two are half there"
+
+
 def test_a_class_has_its_colour_in_every_map_even_where_it_has_another_number():
     other = MapPanel(title="other", labels=CLASSES.max() - CLASSES, names=NAMES[::-1])
     first, second = match_colours([FEWSHOT, other])

@@ -281,6 +281,27 @@ def test_keys_that_are_absent_are_not_shown_and_new_ones_are_left_alone(result, 
     assert "Agreement between" not in page.text
 
 
+def test_a_scan_that_was_cut_says_why_and_shows_what_is_missing(result, tmp_path):
+    of = plan(frames=3)
+    run(tmp_path / "out", Field(of, [p for p in tiles(of) if p.frame < 2 or p.y == 0]))
+    page = reported([tmp_path / "out"], tmp_path / "r.html")
+    table = {row[0]: row[1:] for row in page.rows if row}
+    assert table["End"] == ["its source ended it without all rows of its frames"]
+    assert "Coverage" in page.text and "frame 2, the last one, is here up to row 8 of 24" in page.text
+    assert (tmp_path / "r-figures" / "coverage.png").is_file()
+    (tmp_path / "out" / "coverage.npz").unlink()  # as older results are
+    page = reported([tmp_path / "out"], tmp_path / "r.html")
+    assert "Coverage:" not in page.text and not (tmp_path / "r-figures" / "coverage.png").exists()
+    np.savez(tmp_path / "out" / "coverage.npz", haadf=np.ones((2, 2), np.float32))
+    with pytest.raises(UsageError, match=r"coverage\.npz does not fit"):
+        read_scan(tmp_path / "out")
+    (tmp_path / "out" / "coverage.npz").write_bytes(b"PK broken")
+    with pytest.raises(UsageError, match=r"coverage\.npz is broken"):
+        read_scan(tmp_path / "out")
+    whole = reported([result], tmp_path / "whole.html")
+    assert "Coverage:" not in whole.text and ["End", "as planned"] in whole.rows
+
+
 # --- several results
 
 

@@ -103,7 +103,17 @@ def _draw(simulation: Simulation, heard: Heard, truth: Any, grid: Any, picture: 
         picture,
         f"{simulation.specimen.title}: {simulation.frames} frames",
         chip_nm=grid.chip_nm,
+        coverage=_shares(heard),
     )
+
+
+def _shares(heard: Heard) -> dict[str, Any]:
+    """Return what of each chip came, by modality."""
+    if heard.coverage is None:
+        return {}
+    header = heard.coverage.header
+    assert isinstance(header, m.CoverageMap)
+    return dict(zip(header.modalities, heard.coverage.arrays[0], strict=True))
 
 
 def _panel(title: str, message: Message) -> MapPanel:

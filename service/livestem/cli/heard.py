@@ -21,6 +21,7 @@ class Heard:
         self.agreement: dict[str, dict[str, float | None]] = {}
         self.regions: dict[tuple[str, str], Any] = {}
         self.registration: m.Registration | None = None
+        self.coverage: Message | None = None
         self.done: m.ScanDone | None = None
         self.finals_s = 0.0
 
@@ -33,6 +34,8 @@ class Heard:
             self.live += 1
             if header.method is not None:
                 self.last_live = message
+        elif isinstance(header, m.CoverageMap):
+            self.coverage = message
         elif isinstance(header, m.Registration):
             self.registration = header
         elif isinstance(header, m.Segmentation):

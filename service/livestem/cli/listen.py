@@ -86,6 +86,10 @@ def in_words(message: Message) -> str | None:
     header = message.header
     if isinstance(header, m.Live):
         return _live(header)
+    if isinstance(header, m.CoverageMap):
+        shares = zip(header.modalities, message.arrays[0], strict=True)
+        parts = ", ".join(f"{k} {100 * share.mean():.1f} %, least {100 * share.min():.1f} %" for k, share in shares)
+        return f"{header.scan_id}  coverage of chips: {parts}"
     if isinstance(header, m.Registration):
         return f"{header.scan_id}  {header.determined + 1} frames registered, drift {drift_in_words(header.drift_nm)}"
     if isinstance(header, m.Segmentation):

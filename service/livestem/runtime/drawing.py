@@ -81,6 +81,29 @@ def no_data_patch(shape: tuple[int, ...]) -> Any:
     )
 
 
+def draw_share(axis: Any, share: NDArray[np.floating[Any]], *, points: float = 10.0) -> None:
+    """Draw which share of each chip came, 0..1: dark is little, hatched is nothing; the scale stands below.
+
+    Parameters
+    ----------
+    axis : matplotlib Axes
+    share : (rows, cols)
+    points : float
+        Size of the scale's text.
+    """
+    if not share.all():
+        axis.add_patch(no_data_patch(share.shape))
+    there = np.ma.masked_equal(share, 0)
+    image = axis.imshow(there, cmap="cividis", vmin=0.0, vmax=1.0, interpolation="nearest", zorder=1)
+    below = axis.inset_axes((0.0, -0.08, 1.0, 0.04))  # as a legend stands: panels beside this one stay level with it
+    scale = axis.figure.colorbar(image, cax=below, orientation="horizontal")
+    scale.set_ticks([0.0, 0.5, 1.0], labels=["0", "half", "all"])
+    scale.ax.tick_params(labelsize=points, width=0.5, length=2)
+    scale.outline.set_linewidth(0.5)
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
 def bar_length(width: float) -> float:
     """Return the longest 1, 2 or 5 times a power of ten that is at most 28 % of `width`, in its unit."""
     limit = _BAR_SHARE * width

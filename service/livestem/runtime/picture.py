@@ -1,4 +1,4 @@
-"""One picture of one scan: the HAADF image and any number of label maps, side by side, to scale.
+"""One picture of one scan: the HAADF image, what is missing, and any number of label maps, side by side, to scale.
 
 A class has one colour in all maps (the rules are in ``map_colours``). A chip without data is grey and
 hatched: never a colour, never a zero.
@@ -7,7 +7,7 @@ hatched: never a colour, never a zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livestem.domain.errors import UsageError
-from livestem.runtime.drawing import draw_bar, grey_levels, new_figure, no_data_patch, one_line, png
+from livestem.runtime.drawing import draw_bar, draw_share, grey_levels, new_figure, no_data_patch, one_line, png
 from livestem.runtime.map_colours import Colour, MapPanel, match_colours
 
 __all__ = ["MapPanel", "draw_overview"]
@@ -36,6 +36,7 @@ def draw_overview(
     title: str,
     *,
     chip_nm: float | None = None,
+    coverage: Mapping[str, NDArray[np.floating[Any]]] | None = None,
 ) -> Path:
     """Draw the HAADF image and label maps into one PNG.
 
@@ -53,6 +54,8 @@ def draw_overview(
         Headline.
     chip_nm : float, optional
         Side of a chip, nm, from the field's top left corner. Without it the maps fill the image's width.
+    coverage : mapping, optional
+        Modality -> (rows, cols), which share of each chip came, 0..1; a map in which something is missing is drawn.
 
     Returns
     -------
@@ -71,12 +74,16 @@ def draw_overview(
     if len({p.labels.shape for p in panels}) > 1:
         raise ValueError("the maps lie over different grids")
     colours = match_colours(panels)
-    drawn = len(panels) + (haadf is not None)
+    missing = {modality: share for modality, share in (coverage or {}).items() if share.min() < 1}
+    drawn = len(panels) + len(missing) + (haadf is not None)
     figure = _figure(drawn, title, _legend_lines(panels))
     axes = [figure.add_subplot(math.ceil(drawn / _PER_ROW), min(drawn, _PER_ROW), i + 1) for i in range(drawn)]
     extent_nm = _extent_nm(haadf, pixel_nm, panels, chip_nm)
     if haadf is not None:
         _draw_image(axes[0], haadf)
+    for axis, (modality, share) in zip(axes[haadf is not None :], missing.items(), strict=False):
+        _frame(axis, f"{modality.upper()} coverage: {share.mean():.1%}", None)
+        draw_share(axis, share)
     for axis, panel, palette in zip(axes[drawn - len(panels) :], panels, colours, strict=True):
         _draw_map(axis, panel, palette)
         if haadf is not None and chip_nm and pixel_nm:  # same scale as the image, its dropped rim left white

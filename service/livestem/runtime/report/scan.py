@@ -11,6 +11,8 @@ Rules
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +26,7 @@ from livestem.domain.errors import UsageError
 from livestem.domain.regions import Region
 from livestem.domain.support import SupportSet
 from livestem.runtime.map_colours import Legend, MapPanel
+from livestem.runtime.results import COVERAGE
 from livestem.runtime.saved import SavedResult, read_result, result_folder
 from livestem.wire.messages import MissingTile
 
@@ -44,6 +47,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     input_digest: str
     encoder: str = ""
+    reason: str | None = None
     sample: str | None = None
     source: str | None = None
     counts: int | None = None
@@ -75,6 +79,7 @@ class Scan:
     folder : where it is
     saved : label maps and regions
     facts : the rest of ``result.json``
+    coverage : modality -> (rows, cols), the share of each chip that came; empty where the result does not say
     image : (H, W) float64, HAADF per visit, NaN where there are no data; None without HAADF
     pixel_nm : of the image, nm, calibrated
     """
@@ -82,6 +87,7 @@ class Scan:
     folder: Path
     saved: SavedResult
     facts: Facts
+    coverage: dict[str, NDArray[np.float32]]
     image: NDArray[np.float64] | None
     pixel_nm: float | None
 
@@ -154,7 +160,8 @@ def read_scan(path: Path) -> Scan:
     image, pixel_nm = None, None
     if saved.grid.haadf_px is not None:
         image, pixel_nm = _image(folder / _HSPY, facts, saved.grid.haadf_px * saved.grid.rows)
-    return Scan(folder=folder, saved=saved, facts=facts, image=image, pixel_nm=pixel_nm)
+    coverage = _coverage(folder / COVERAGE, saved)
+    return Scan(folder=folder, saved=saved, facts=facts, coverage=coverage, image=image, pixel_nm=pixel_nm)
 
 
 def method_title(method: str) -> str:
@@ -171,6 +178,21 @@ def map_title(name: str) -> str:
     """Return the name of ``<method>.<modality>`` for people."""
     method, _, modality = name.partition(".")
     return f"{method_title(method)}, {modality_title(modality)}"
+
+
+def _coverage(path: Path, saved: SavedResult) -> dict[str, NDArray[np.float32]]:
+    """Return the coverage maps, none if the result is of a version that did not write them."""
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in ("haadf", "eds") if name in file.files}
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as e:
+        raise UsageError(f"{path} is broken ({e}); make the result again with livestem batch") from e
+    for share in found.values():
+        if share.shape != saved.grid.shape or share.dtype.kind != "f" or not ((share >= 0) & (share <= 1)).all():
+            raise UsageError(f"{path} does not fit the grid; make the result again with livestem batch")
+    return found
 
 
 def _image(path: Path, facts: Facts, least_rows: int) -> tuple[NDArray[np.float64], float]:

@@ -53,6 +53,7 @@ def facts(scan: Scan) -> Table:
     said = found.parameters
     rows = {
         "Scan": f"{saved.scan_id} of session {saved.session}, {saved.status}",
+        "End": found.reason or ("as planned" if saved.status == "complete" else "not stated"),
         "Source": found.source or "not stated",
         "Chips": f"{grid.rows} × {grid.cols} of {length_text(float(f'{grid.chip_nm:.4g}'))} ({grid.chip_px} px)",
         "EDS counts": "no EDS" if found.counts is None else f"{plain(found.counts)}{per_chip}",

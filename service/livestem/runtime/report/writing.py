@@ -18,6 +18,7 @@ from livestem.runtime.drawing import png
 from livestem.runtime.map_colours import Legend, match_scans
 from livestem.runtime.report import tables
 from livestem.runtime.report.composition import draw_composition
+from livestem.runtime.report.coverage import draw_coverage
 from livestem.runtime.report.drift import registration
 from livestem.runtime.report.lattice import draw_lattices
 from livestem.runtime.report.maps import draw_maps
@@ -39,6 +40,10 @@ _BARS = (
 _SQUARES = (
     "Lattices: {}. Above, the largest square of whole chips in each region; below, its power spectrum (logarithmic, "
     "one scale). Circles: significant lattice peaks, broken where the basis does not index them; numbers: spacings, nm."
+)
+_COVERAGE = (
+    "Coverage: the share of what was expected of each chip that came, as the beam swept the field. Hatched: nothing "
+    "came. Of an open-ended scan, the frames that were begun are expected."
 )
 _DRIFT = (
     "Registration: how far each frame was moved onto those before it. Hollow: frames whose own shift could not be told."
@@ -111,6 +116,10 @@ def _blocks(scan: Scan, legend: Legend, prefix: str) -> Iterator[Block]:
         return Picture(f"{prefix}{name}.png", png(figure, _DPI), _MM * float(figure.get_figwidth()), caption)
 
     yield tables.facts(scan)
+    covered = draw_coverage(scan)
+    if covered is not None:
+        yield "Coverage"
+        yield picture("coverage", covered, _COVERAGE)
     yield "Label maps"
     for name, figure in draw_maps(scan, legend).items():
         yield picture(name, figure, _MAPS)
