@@ -232,6 +232,16 @@ def test_a_further_scan_finds_room_where_one_is_silent(tmp_path, clock):
     assert left.reason == "scan d began, and nothing more of this one came for 10 s"
 
 
+def test_a_scan_whose_finals_are_under_way_is_not_begun_anew(house):
+    """Its folder is being written; what is sent again is known."""
+    stream = scan("a")
+    house.take(stream)
+    (verdict,) = house.take(stream)
+    assert verdict.accepted and "finals are being computed" in verdict.facts["already"]
+    assert len(house.finished) == 1 and not house.ingest.scans
+    assert house.count("livestem_tiles_duplicate_total") == len(stream) - 1
+
+
 def test_why_a_scan_was_aborted_is_kept(house):
     *stream, end = scan("a")
     header = msgspec.structs.replace(end.header, status="aborted", reason="sample drifted away")

@@ -108,7 +108,11 @@ def test_which_words_keep_a_scan_open(moves, word_of, scan, counts):
         ([(1, 5, "a")], A, "its source vanished: nothing heard for 60 s"),
         ([(1, 5, "a"), (2, 1, "b")], A, "its source vanished: nothing heard for 60 s"),
         ([(1, 5, "a"), (1, 6, "b")], A, "scan b began, and nothing more of this one came for 60 s"),
-        ([(1, 5, "a"), (1, 6, "b")], Open("a", ended_by=1), "its source vanished: nothing heard for 60 s"),
+        (
+            [(1, 5, "a"), (1, 6, "b")],
+            Open("a", ended_by=1),
+            "it ended, and its source vanished before what was lost on the way came again",
+        ),
         ([], A, "its source vanished: nothing heard for 60 s"),
     ],
 )

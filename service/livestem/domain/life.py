@@ -151,6 +151,8 @@ class Beam:
     def why(self, scan: Known, silent_s: float) -> str:
         """Return why a scan of which nothing was heard for so long is over, for a person."""
         at = self.at(scan.epoch)
-        if at is None or at == scan.scan_id or scan.ended_by is not None:
+        if scan.ended_by is not None:
+            return "it ended, and its source vanished before what was lost on the way came again"
+        if at is None or at == scan.scan_id:
             return f"its source vanished: nothing heard for {silent_s:g} s"
         return f"scan {at} began, and nothing more of this one came for {silent_s:g} s"

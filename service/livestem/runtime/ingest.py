@@ -156,7 +156,7 @@ class Ingest:
     def expire(self, now: float, vanish_s: float) -> None:
         """Finish the scans for which nothing has been heard for `vanish_s`."""
         for scan in list(self.scans.values()):
-            if now - scan.heard > vanish_s:
+            if scan.status is None and now - scan.heard > vanish_s:
                 self._give_up(scan, vanish_s)
 
     def listen_again(self) -> None:
@@ -193,9 +193,10 @@ class Ingest:
 
     def _make_room(self) -> None:
         """Finish the scan that has been silent for longest, if all places are taken and it is silent long enough."""
-        if len(self.scans) < self._limits.open_scans or not self.scans:
+        going_on = [scan for scan in self.scans.values() if scan.status is None]
+        if len(self.scans) < self._limits.open_scans or not going_on:
             return
-        scan = min(self.scans.values(), key=lambda s: s.heard)
+        scan = min(going_on, key=lambda s: s.heard)
         silent_s = time.monotonic() - scan.heard
         if silent_s >= SPARED_S:
             self._give_up(scan, round(silent_s))
@@ -224,6 +225,8 @@ class Ingest:
                 )
             self._settled[key] = "done"
             return {"already": known.status}
+        if known is not None and known.status == "open" and self._settled.get(key) in ("done", "cut off"):
+            return {"already": "over, its finals are being computed"}
         facts = facts_of(grid, parameters, start.plan)
         if key in self.scans:
             return facts
