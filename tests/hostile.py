@@ -7,7 +7,8 @@ kind      what must become of it
 ========  ====================================================================================================
 broken    `decode` refuses it; dropped and counted under `reason`, at every door where it arrives
 wrong     a whole message that breaks its scan's rules: ingest drops it and counts it under `reason`
-bomb      a `scan_start` that is refused with a verdict before it costs anything, or its scan fails alone
+bomb      a `scan_start` that is refused with a verdict before it costs anything
+odd       a `scan_start` of nonsense where nothing depends on it: taken, and its scan ends as any other
 talk      whole and allowed, and absurd: answered or ignored, never an error, never memory without bound
 bytes     no ZeroMQ message: whoever sends it is left alone, nothing is counted
 ========  ====================================================================================================
@@ -63,7 +64,7 @@ from hostile_making import (
 )  # fmt: skip
 from livestem.domain.limits import DEFAULT_LIMITS
 
-Kind = Literal["broken", "wrong", "bomb", "talk", "bytes"]
+Kind = Literal["broken", "wrong", "bomb", "odd", "talk", "bytes"]
 
 
 @dataclass(frozen=True)
@@ -416,10 +417,8 @@ _PLAN_BOMBS: dict[str, Make] = {
     "channels of 1e300 keV": planned(eds__energy__scale_kev=1e300),
     "channels of 1e-300 keV": planned(eds__energy__scale_kev=1e-300),
     "channels from -1e300 keV": planned(eds__energy__offset_kev=-1e300),
-    "a beam of no energy": planned(beam__energy_kv=0.0),
     "a beam of negative energy": planned(beam__energy_kv=-200.0),
     "a beam of 1e300 kV": planned(beam__energy_kv=1e300),
-    "a take-off of 1e300 degrees": planned(eds__take_off_angle_deg=1e300),
     "a million chips": planned(haadf__sampling__shape=[1000, 1000], eds=None, processing={"chip_px": 1}),
     "a chip larger than the field": planned(processing={"chip_px": 1000}),
     "a chip of 1e5 nm": planned(processing={"chip_nm": 1e5}),
@@ -431,10 +430,31 @@ _PLAN_BOMBS: dict[str, Make] = {
     "examples of a scan that is not there": supported(example("a", 1) | {"scan": "nobody/nothing"}, example("b", 2)),
     "1e5 clusters": planned(processing={"clusters": 100_000}),
     "a line of no element": planned(processing={"lines": ["Xx_Ka"]}),
-    "an element that is none": planned(eds__elements=["Unobtainium"]),
     "a k-factor for nothing": planned(processing={"elements": ["Fe", "Ti"], "k_factors": {"Fe_Ka": 1.0}}),
+    "a second start of another plan": lambda s: sent(s, "scan_start", plan=PLAN | {"frames": 3}),
     "all elements are strays": planned(processing={"elements": ["Fe"], "strays": ["Fe"]}),
 }  # fmt: skip
+# Plans that state nonsense where nothing depends on it: their scans are taken, and end.
+_ODD_PLANS: dict[str, Make] = {
+    "a beam of no energy": planned(beam__energy_kv=0.0),
+    "a take-off of 1e300 degrees": planned(eds__take_off_angle_deg=1e300),
+    "an element that is none": planned(eds__elements=["Unobtainium"]),
+    "elements that nobody sees": planned(eds__elements=["H", "He", "Li"]),
+    "the same element a thousand times": planned(eds__elements=["Fe"] * 1000),
+    "a line of no element in the metadata": planned(eds__lines=["Xx_Ka"]),
+    "k-factors of six decades": planned(eds__k_factors={"Fe_Ka": 1e6, "Ti_Ka": 1e-6}),
+    "less than no live time": planned(eds__live_time_s=-1.0, eds__real_time_s=-1e300),
+    "a current of 1e300 pA": planned(beam__current_pa=1e300, dwell_s=1e300),
+    "a cone turned inside out": planned(beam__convergence_mrad=-1e300, beam__collection_mrad=[1e300, -1e300]),
+    "a grey range of next to nothing": planned(haadf__grey_range=[0.0, 1e-300]),
+    "a grey range of everything": planned(haadf__grey_range=[-1e300, 1e300]),
+    "a field far away": planned(haadf__sampling__origin_nm=[1e300, 1e300], eds__sampling__origin_nm=[1e300, 1e300]),
+    "a field turned many times": planned(haadf__sampling__rotation_deg=1e300, eds__sampling__rotation_deg=1e300),
+    "a stage at the end of the world": planned(stage={"x": 1e300, "\0": -1e300}),
+    "words that are none": planned(sample="\0\n\x1b[2J", source="\u202e", recorded_at="never"),
+    "a vendor's large numbers": planned(vendor={"": "\0" * 1000, "a": 2**64 - 1, "b": -(2**63), "c": 1e308}),
+}
+ODD = tuple(Case(name, "odd", make) for name, make in _ODD_PLANS.items())
 BOMBS = tuple(Case(name, "bomb", make) for name, make in _PLAN_BOMBS.items())
 
 
@@ -480,6 +500,11 @@ def resent(session: str, inner: bytes, **changes: Any) -> Frames:
     return sent(session, "resent", inner, **fields)
 
 
+def page(session: str, inner: bytes, **changes: Any) -> Frames:
+    """Return a page of a snapshot with these bytes in it."""
+    return sent(session, "snapshot_page", inner, payload=arrays(("|u1", [len(inner)])), **changes)
+
+
 def _russian(session: str, depth: int = 64) -> Frames:
     """A `resent` within a `resent`, and so on: what is within one must be a numbered message, not talk."""
     frames = sent(session)
@@ -507,7 +532,7 @@ _REPLIES: dict[str, tuple[str, Make]] = {
         stream(f"s{i}") for i in range(1000)])),
     "a welcome in another version": ("", lambda s: sent("", "welcome", version=_MOST, streams=[])),
     "a refusal of what nobody asked": ("", lambda s: sent(s, "refusal", reason="no")),
-    "a page where nobody asked": ("", lambda s: sent(s, "snapshot_page", watermark=_MOST, cursor=_MOST)),
+    "a page where nobody asked": ("", lambda s: page(s, nested(sent(s)), watermark=_MOST, cursor=_MOST)),
     "a request for an answer": ("", lambda s: sent(s, "attach")),
 }  # fmt: skip
 REPLIES = tuple(Case(name, "talk", make, reason) for name, (reason, make) in _REPLIES.items())
@@ -525,7 +550,7 @@ _ANNOUNCED: dict[str, Make] = {
 }
 ANNOUNCED = tuple(Case(name, "talk", make) for name, make in _ANNOUNCED.items())
 
-CORPUS = (*BROKEN, *WRONG, *BOMBS, *REQUESTS, *REPLIES, *ANNOUNCED)
+CORPUS = (*BROKEN, *WRONG, *BOMBS, *ODD, *REQUESTS, *REPLIES, *ANNOUNCED)
 
 
 # --- bytes: no ZeroMQ message at all --------------------------------------------------------------------------------

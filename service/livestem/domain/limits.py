@@ -22,6 +22,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     chips                         the scan is refused, with the chip size that would fit
     classes                       the scan is refused: classes of a support set
     planned_frames                the scan is refused; of an open-ended one, tiles beyond are dropped (``limit``)
+    tiles                         further tiles of the scan are dropped (``limit``)
     accumulator_bytes             the scan is refused; estimated from the plan at `scan_start`
     free_disk_bytes               the scan is refused while less than this would be left
     open_scans                    an open scan that is silent for 10 s is finished; else a further one is refused
@@ -42,6 +43,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     chips: int = 16384  # exact clustering holds all pairs: 2 GB of similarities here, with the copies it needs 6
     classes: int = 64
     planned_frames: int = 100_000
+    tiles: int = 2_000_000  # of a scan; each is remembered with 250 bytes; 10 000 frames of 1024 rows, 8 at a time
     accumulator_bytes: int = 8 * 1024 * MIB
     free_disk_bytes: int = 512 * MIB
     open_scans: int = 4

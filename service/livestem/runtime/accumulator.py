@@ -30,7 +30,7 @@ from livestem.domain.parameters import Register
 from livestem.domain.scan import ScanPlan
 from livestem.runtime.received import content_of
 from livestem.runtime.registration import Registrar, Registration
-from livestem.runtime.sums import EdsSum, HaadfSum, Piece, Strip, Sum, Whole, landing, pieces
+from livestem.runtime.sums import MOST_PHOTONS, EdsSum, HaadfSum, Piece, Strip, Sum, Whole, landing, pieces
 from livestem.wire import messages as m
 from livestem.wire.codec import Message
 
@@ -267,6 +267,9 @@ class Accumulator:
             raise WireError("payload", f"spectra of {arrays[0].shape[2]} channels, {self.eds.channels} announced")
         if tile.content == "events" and arrays[1].size and int(arrays[1].max()) >= self.eds.channels:
             raise WireError("outside", f"channel {int(arrays[1].max())} of {self.eds.channels}")
+        photons = arrays[1].size if tile.content == "events" else float(arrays[0].sum(dtype=np.float64))
+        if self.eds.counts + photons > MOST_PHOTONS:
+            raise WireError("limit", f"{photons:.0f} more photons than the {self.eds.counts} that are here")
         return self.eds
 
 

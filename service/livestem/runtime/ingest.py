@@ -34,6 +34,7 @@ from livestem.runtime.borrowed import Borrowed
 from livestem.runtime.journal import JOURNAL, Journal
 from livestem.runtime.metrics import Metrics
 from livestem.runtime.open_scan import OpenScan
+from livestem.runtime.remembered import Remembered
 from livestem.runtime.store import KnownScan
 from livestem.wire import messages as m
 from livestem.wire.codec import Message
@@ -43,6 +44,9 @@ log = logging.getLogger(__name__)
 SPARED_S = 10.0  # of silence: ten heartbeats missed, or what was late has long been repaired
 
 Key = tuple[str, str]  # session, scan_id
+# What a peer may invent by the thousand; a tile of what is forgotten waits for its scan_start as any early one does.
+SETTLED = 10_000  # scans that are over or were refused: those of some months
+BEAMS = 1024  # senders that are heard
 Resolve = Callable[[ScanPlan], tuple[Grid, Parameters, Borrowed | None]]
 
 
@@ -87,10 +91,10 @@ class Ingest:
         self._store, self._resolve, self._limits, self._metrics = store, resolve, limits, metrics
         self._on_finalise = on_finalise
         self.scans: dict[Key, OpenScan] = {}
-        self._settled: dict[Key, Literal["refused", "done", "cut off"]] = {}
+        self._settled: Remembered[Key, Literal["refused", "done", "cut off"]] = Remembered(SETTLED)
         self._dropped = Tally("acquisition message")
         self._early: deque[Message] = deque(maxlen=limits.waiting_tiles)
-        self._beams: dict[str, life.Beam] = {}  # by session
+        self._beams: Remembered[str, life.Beam] = Remembered(BEAMS)  # by session
 
     def apply(self, message: Message, *, repaired: bool = False) -> list[m.Verdict]:
         """Take one reliable acquisition message; return what the sender must be told."""
@@ -178,7 +182,9 @@ class Ingest:
 
     def _beam_moved(self, header: m.Header) -> None:
         assert isinstance(header, m.OfScan)
-        beam = self._beams.setdefault(header.session, life.Beam())
+        if header.session not in self._beams:
+            self._beams[header.session] = life.Beam()
+        beam = self._beams[header.session]
         beam.moved(header.epoch, header.seq, header.scan_id)
         scan = self.scans.get((header.session, header.scan_id))
         if scan is not None:
@@ -229,6 +235,8 @@ class Ingest:
             return {"already": "over, its finals are being computed"}
         facts = facts_of(grid, parameters, start.plan)
         if key in self.scans:
+            if self.scans[key].plan != start.plan:
+                raise LivestemError(f"scan {start.scan_id} is open with another plan; begin this one under a new name")
             return facts
         self._make_room()
         check_limits(self._limits, start.plan, grid, parameters, open_scans=len(self.scans))
@@ -257,6 +265,8 @@ class Ingest:
             return
         if tile.frame >= self._limits.planned_frames:
             raise WireError("limit", f"frame {tile.frame}, this service allows {self._limits.planned_frames}")
+        if scan.life.tiles >= self._limits.tiles:
+            raise WireError("limit", f"{scan.life.tiles} tiles of one scan; send larger ones")
         counts = scan.accumulator.counts or 0
         with scan.lock:
             is_new = scan.accumulator.apply(message)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from livestem.domain.errors import WireError
 from livestem.wire import messages as m
 
+MOST_SEEN = 2**30  # bytes of maps of frames that are here in part: 64 of 4096 x 4096 pixels, 4096 of 512 x 512
 _WORD = 2**64
 _PLACE, _VALUE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)  # odd and without pattern: any would do
 # The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): every bit in changes half of the bits out.
@@ -41,6 +42,7 @@ class Occupancy:
         self.checksum = 0
         self._seen: dict[int, NDArray[np.bool_]] = {}
         self._left: dict[int, int] = {}  # frame -> pixels that have not come
+        self._parts = 0  # frames that are here in part: each has a map of its own
         self._whole = np.ones(shape, dtype=bool)  # stands for every complete frame
         self._content: dict[tuple[int, int, int, int, int], int] = {}
 
@@ -50,7 +52,8 @@ class Occupancy:
         Raises
         ------
         WireError
-            ``outside``, ``conflict`` (other content at the same place) or ``overlap``.
+            ``outside``, ``conflict`` (other content at the same place), ``overlap``, or ``limit`` (too many frames
+            are here in part).
         """
         if y + h > self.shape[0] or x + w > self.shape[1]:
             raise WireError("outside", f"{h} x {w} at y {y}, x {x} in a field of {self.shape}")
@@ -62,6 +65,9 @@ class Occupancy:
             return False
         seen = self._seen.get(frame)
         if seen is None:
+            if self._parts * self._whole.size >= MOST_SEEN:
+                raise WireError("limit", f"frame {frame}: {self._parts} frames are here in part, and no more may be")
+            self._parts += 1
             seen = self._seen[frame] = np.zeros(self.shape, dtype=bool)
             self._left[frame] = seen.size
         if seen[y : y + h, x : x + w].any():
@@ -71,6 +77,7 @@ class Occupancy:
         self.pixels += h * w
         self._left[frame] -= h * w
         if not self._left[frame]:
+            self._parts -= 1
             self._seen[frame] = self._whole
         return True
 

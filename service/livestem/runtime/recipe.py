@@ -22,6 +22,10 @@ from livestem.domain.parameters import (
 from livestem.domain.scan import ScanPlan
 from livestem.domain.support import UNKNOWN
 
+_MOST_KV = 5000.0  # no microscope has more than 3.5 MV
+_SOFTEST_KEV = 0.2  # below lies the zero peak; lines are fitted from here on
+_WIDEST_KEV = 1.0  # of a channel: detectors have a hundredth of it, and lines lie closer
+
 Origin = Literal["user", "metadata", "automatic", "none"]
 
 _WORDS: dict[str, tuple[str, ...]] = {
@@ -53,6 +57,7 @@ def resolve(plan: ScanPlan, service: Processing, *, allow_sender: bool = True) -
         that cannot be seen, a k-factor that is missing.
     """
     asked = plan.processing.over(service) if plan.processing is not None and allow_sender else service
+    _check_instrument(plan)
     haadf, eds = (None if part is None else part.sampling for part in (plan.haadf, plan.eds))
     grid = plan_grid(haadf, eds, chip_px=asked.chip_px, chip_nm=asked.chip_nm)
     preset = asked.preset or "default"
@@ -163,6 +168,20 @@ def _elements(plan: ScanPlan, asked: Processing, lines: tuple[str, ...]) -> tupl
         named = dict.fromkeys(line.partition("_")[0] for line in lines)
         return tuple(e for e in named if e not in strays), "user"
     return tuple(e for e in plan.eds.elements if e not in strays), "automatic"
+
+
+def _check_instrument(plan: ScanPlan) -> None:
+    """Refuse what no microscope is: a unit was mistaken, and no method could make sense of it."""
+    beam_kv = plan.beam.energy_kv or 0.0  # not known is legal, and some write 0 for it
+    if not 0 <= beam_kv <= _MOST_KV:
+        raise UsageError(f"a beam energy of {beam_kv:g} kV is none of a microscope; state it in kV, or leave it out")
+    if plan.eds is not None:
+        axis = plan.eds.energy
+        first, last = axis.offset_kev, axis.offset_kev + (axis.channels - 1) * axis.scale_kev
+        if not (first < _MOST_KV and last > _SOFTEST_KEV and axis.scale_kev <= _WIDEST_KEV):
+            raise UsageError(
+                f"an energy axis from {first:g} to {last:g} keV shows no X-ray line; state its channels in keV"
+            )
 
 
 def _check_lines(plan: ScanPlan, parameters: Parameters) -> None:

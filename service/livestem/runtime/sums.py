@@ -20,6 +20,8 @@ from livestem.wire import messages as m
 Whole = tuple[int, int]  # a shift (y, x) in whole pixels
 _COUNTS = np.uint64(2**63)  # sets a pixel's number of photons apart from a photon's channel, in the checksum
 _NOWHERE: Whole = (0, 0)
+_OBJECTS = 400  # bytes of Python's objects around a piece: what pieces of one pixel are made of
+MOST_PHOTONS = 2**32 - 1  # of a scan: an hour at a million a second; no channel of a chip can then wrap round
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,7 @@ class Strip:
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return int(self.values.nbytes)
+        return _OBJECTS + int(self.values.nbytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,8 @@ class Photons:
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return int(self.pixel.nbytes + self.channel.nbytes + (0 if self.number is None else self.number.nbytes))
+        number = 0 if self.number is None else self.number.nbytes
+        return _OBJECTS + int(self.pixel.nbytes + self.channel.nbytes + number)
 
 
 Piece = Strip | Photons
