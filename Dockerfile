@@ -9,7 +9,11 @@
 #
 # Why --network host: the service binds its sockets and its HTTP endpoint to loopback, and refuses to bind ZeroMQ beyond
 # it without CURVE keys. In a network of its own a container's loopback reaches nobody, so share the host's, where the
-# acquisition adapter is. (Publishing the ports needs keys and binds that say so.)
+# acquisition adapter is. With keys (docs/security.md) the ports can be published instead:
+#
+#   docker run --memory 16g --publish 5570-5571:5570-5571 --volume livestem:/var/lib/livestem \
+#     --volume /etc/livestem/keys:/keys:ro livestem --keys /keys --results tcp://0.0.0.0:5570 \
+#     --acquisition tcp://MICROSCOPE:5560 --server-key /keys/MICROSCOPE.key
 #
 # The plain package index's torch brings GPU libraries, several GB. On a machine without a GPU, build with
 #   --build-arg PIP_EXTRA_INDEX_URL=<an index of CPU builds>, which must offer torch AND torchvision: they belong together.

@@ -17,6 +17,7 @@ import zmq
 
 from livestem.client.connection import Connection
 from livestem.client.endpoints import Endpoint
+from livestem.client.keys import Keys
 from livestem.domain.errors import WireError
 from livestem.protocol.follower import Deliver, Effect
 from livestem.wire import messages as m
@@ -80,13 +81,21 @@ def closing(context: zmq.Context[Any]) -> Iterator[ExitStack]:
 class Service(threading.Thread):
     """The least service: attaches, answers scans, acknowledges when it is let."""
 
-    def __init__(self, context: zmq.Context[Any], endpoint: Endpoint, *, accept: bool = True, ack: bool = True) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        endpoint: Endpoint,
+        *,
+        accept: bool = True,
+        ack: bool = True,
+        keys: Keys | None = None,
+    ) -> None:
         super().__init__(daemon=True)
         self.errors: list[WireError] = []
         self.effects: list[Effect] = []
         self.accept, self.ack = accept, ack
         self._over = threading.Event()
-        self._context, self._endpoint = context, endpoint
+        self._context, self._endpoint, self._keys = context, endpoint, keys
         self._ids = itertools.count()
         self._session = ""
         self.start()
@@ -94,7 +103,7 @@ class Service(threading.Thread):
     def run(self) -> None:
         connection = Connection(
             self._context, self._endpoint, stream="acq", role="service", take="attach", name="test",
-            on_rejected=self.errors.append,
+            on_rejected=self.errors.append, keys=self._keys,
         )  # fmt: skip
         poller = zmq.Poller()
         connection.register(poller)

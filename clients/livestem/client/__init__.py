@@ -3,6 +3,7 @@
 from livestem.client.acquisition import Acquisition
 from livestem.client.endpoints import Endpoint
 from livestem.client.instrument import Instrument
+from livestem.client.keys import Keys, load_keys
 from livestem.client.scan_writer import ScanWriter
 from livestem.client.subscriber import Subscriber
 from livestem.domain.geometry import Grid, Sampling
@@ -18,10 +19,12 @@ __all__ = [
     "Grid",
     "Haadf",
     "Instrument",
+    "Keys",
     "Sampling",
     "ScanGrant",
     "ScanPlan",
     "ScanRequest",
     "ScanWriter",
     "Subscriber",
+    "load_keys",
 ]

@@ -14,6 +14,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from livestem.client.answers import Answers
 from livestem.client.endpoints import ACQUISITION, Endpoint
 from livestem.client.hub import Hub
+from livestem.client.keys import Keys, given_keys
 from livestem.client.scan_writer import ScanWriter
 from livestem.client.tilecheck import check_plan
 from livestem.domain.errors import LivestemError, RefusedError, SourceError, TransportError, UsageError, WireError
@@ -62,11 +64,13 @@ class Acquisition:
         Stands between this publisher and its socket, to try what a network can do: it is given the frames of every
         published message, heartbeats and echoes too, and returns the messages to send now: none, it or others, in any
         order. ``frames[0]`` is the topic, such as ``b"acq.s1.haadf_tile"``. What is asked for again goes past it.
+    keys : Keys, Path or str, optional
+        Our own, or their folder: who connects must then have a key of the allow-lists in it.
 
     Raises
     ------
     UsageError
-        If the session's name or the endpoint is not legal, or open to the network.
+        If the session's name or the endpoint is not legal, or open to the network without keys.
     TransportError
         If the endpoint is in use.
 
@@ -90,12 +94,14 @@ class Acquisition:
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
         on_request: Callable[[ScanRequest], ScanGrant] | None = None,
         link: Callable[[list[bytes]], Iterable[list[bytes]]] | None = None,
+        keys: Keys | Path | str | None = None,
     ) -> None:
         try:
             self.session = check_name(session or new_session(), "session")
             self._endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
         except ValueError as e:
             raise UsageError(str(e)) from e
+        own = given_keys(keys)
         self.recorded = recorded
         self._limits = limits
         self._own_context = zmq.Context() if context is None else None
@@ -115,6 +121,7 @@ class Acquisition:
                 eager=lambda: not self._publisher.services,
                 on_scan=None if on_request is None else Answers(on_request),
                 link=link,
+                keys=own,
             )
         except LivestemError:
             if self._own_context is not None:

@@ -15,6 +15,8 @@ import msgspec
 import zmq
 
 from livestem.client.endpoints import Endpoint
+from livestem.client.keys import Keys
+from livestem.client.sockets import dialling
 from livestem.client.tally import Tally
 from livestem.domain.errors import TransportError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
@@ -39,11 +41,15 @@ class Connection:
         Follow this session only; empty: whatever is published.
     on_rejected : callable
         Called with the `WireError` of every message that was dropped.
+    keys : Keys, optional
+        Our own, for an endpoint with a server key.
 
     Raises
     ------
     TransportError
         If the endpoint is none. That nobody is there yet is no error.
+    UsageError
+        If it has a server key, and we have none or cannot read it.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class Connection:
         session: str = "",
         limits: Limits = DEFAULT_LIMITS,
         on_rejected: Callable[[WireError], None] | None = None,
+        keys: Keys | None = None,
     ) -> None:
         self.endpoint, self._limits = endpoint, limits
         self._on_rejected = on_rejected or Tally("message").add
@@ -71,12 +78,12 @@ class Connection:
             session=session,
             limits=limits,
         )
-        self.sub = context.socket(zmq.SUB)
+        self.sub = dialling(context, zmq.SUB, endpoint, keys, limits)
         self.sub.setsockopt(zmq.RCVHWM, _RCVHWM)
         # the echo's topic last: who hears its nonce has the other subscription too
         for topic in (f"{stream}.{session}.", f"{stream}..echo") if session else (f"{stream}.",):
             self.sub.setsockopt(zmq.SUBSCRIBE, topic.encode())
-        self.dealer = context.socket(zmq.DEALER)
+        self.dealer = dialling(context, zmq.DEALER, endpoint, keys, limits)
         self.dealer.setsockopt(zmq.SNDHWM, 1000)
         try:
             self.sub.connect(endpoint.endpoint)

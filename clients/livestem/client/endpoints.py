@@ -23,10 +23,14 @@ class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ZeroMQ endpoint of the PUB, such as ``tcp://127.0.0.1:5560``.
     router : str, optional
         Endpoint of the ROUTER; by default the next TCP port, or the same path with ``.router``.
+    server_key : str, optional
+        For those who connect: the publisher's public key, 40 characters, or a file ``NAME.key`` with it. The
+        connection is then encrypted, and proves both sides' keys.
     """
 
     endpoint: str
     router: str | None = None
+    server_key: str | None = None
 
     def __post_init__(self) -> None:
         for given in (self.endpoint, self.router or self.endpoint):
@@ -49,10 +53,11 @@ class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def refuse_open_bind(endpoint: str) -> None:
-    """Raise `UsageError` if binding `endpoint` would leave this machine: that needs CURVE keys, not there yet."""
+    """Raise `UsageError` if binding `endpoint` would leave this machine: that takes keys."""
     if endpoint.startswith("tcp://") and not _LOOPBACK.match(endpoint):
         raise UsageError(
-            f"{endpoint} is open to the network, which needs CURVE keys; bind 127.0.0.1 (and tunnel) instead"
+            f"{endpoint} is open to the network, which takes CURVE keys: give --keys "
+            "(livestem keys new NAME makes them), or bind 127.0.0.1"
         )
 
 

@@ -19,7 +19,10 @@ import msgspec
 import zmq
 from numpy.typing import NDArray
 
-from livestem.client.endpoints import Endpoint, refuse_open_bind
+from livestem.client.door import Door
+from livestem.client.endpoints import Endpoint
+from livestem.client.keys import Keys
+from livestem.client.sockets import Socket
 from livestem.client.tally import Tally
 from livestem.domain.errors import LivestemError, TransportError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
@@ -34,8 +37,7 @@ HEARTBEAT_S = 1.0  # the design's
 EAGER_HEARTBEAT_S = 0.1  # while nobody is attached, so that a waiting service notices us at once
 SILENT_S = 10.0  # a service acknowledges at least every second; ten of them missed, and it is gone
 _POLL_MS = 20
-_PUB_HWM = 10_000  # messages queued for one slow reader before the PUB drops for it; gap repair serves it later
-_LINGER_MS = 1000
+_BACK_S = 3.0  # a service is back after a tenth of a second, under another address, and acknowledges every second
 
 
 class Hub:
@@ -45,7 +47,7 @@ class Hub:
     ----------
     context : zmq.Context
     endpoint : Endpoint
-        Where to bind; loopback or ``ipc://``.
+        Where to bind; loopback or ``ipc://``, with `keys` anywhere.
     epoch : int
         New at each start.
     stream : {"acq", "res"}
@@ -66,13 +68,16 @@ class Hub:
     link : callable, optional
         Stands between the publishers and the XPUB, whose every message it is given: it returns those to send now.
         Called under the lock, so one message at a time; what it waits, all publishing waits.
+    keys : Keys, optional
+        The sockets then admit only the keys of the allow-lists beside them, and answer each what its role may ask.
+        They live in a context of their own.
 
     Raises
     ------
     TransportError
         If the endpoint is in use; the message says what to do.
     UsageError
-        If the endpoint is open to the network.
+        If the endpoint is open to the network and there are no keys.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class Hub:
         on_scan: Callable[[m.RequestScan], m.Talk] | None = None,
         stored: Callable[[str], Publisher | None] | None = None,
         link: Callable[[list[bytes]], Iterable[list[bytes]]] | None = None,
+        keys: Keys | None = None,
     ) -> None:
         self.epoch, self.server, self._limits = epoch, server, limits
         self._stream = stream
@@ -103,13 +109,7 @@ class Hub:
         self._heard: dict[bytes, float] = {}
         self._stop = threading.Event()
         self.turned = time.monotonic()
-        self._xpub = _bind(context, zmq.XPUB, endpoint.endpoint)
-        self._xpub.setsockopt(zmq.XPUB_VERBOSER, 1)  # tell of every subscriber, so that they can be counted
-        try:
-            self._router = _bind(context, zmq.ROUTER, endpoint.talk)
-        except LivestemError:
-            self._xpub.close(linger=0)
-            raise
+        self._door = Door(context, endpoint, stream, limits, keys, on_rejected)
         self._thread = threading.Thread(target=self._run, name=f"hub-{server}", daemon=True)
         self._thread.start()
 
@@ -136,9 +136,17 @@ class Hub:
                 self._send(frames)
 
     @property
+    def _xpub(self) -> Socket:
+        return self._door.xpub
+
+    @property
+    def _router(self) -> Socket:
+        return self._door.router
+
+    @property
     def alive(self) -> bool:
-        """Whether the hub's thread goes on."""
-        return self._thread.is_alive()
+        """Whether the hub's threads go on."""
+        return self._thread.is_alive() and self._door.alive
 
     @property
     def resend_bytes(self) -> int:
@@ -148,8 +156,8 @@ class Hub:
 
     @property
     def rejected(self) -> dict[str, int]:
-        """Requests dropped so far, by reason."""
-        return dict(self._dropped.by_reason)
+        """Requests dropped and connections not let in so far, by reason."""
+        return dict(self._dropped.by_reason + self._door.refused)
 
     def publisher(self, session: str) -> Publisher | None:
         """Return the publisher of a session, if it is served here."""
@@ -160,8 +168,8 @@ class Hub:
         self._stop.set()
         self._thread.join()
         with self.lock:  # whoever still publishes gets a clear word, and no closed socket under the hand
-            self._xpub.close(linger=_LINGER_MS)
-            self._router.close(linger=_LINGER_MS)
+            self._door.close_sockets()
+        self._door.close()
 
     def __enter__(self) -> Hub:
         return self
@@ -174,7 +182,7 @@ class Hub:
     def _send(self, frames: Sequence[bytes]) -> None:
         if self._xpub.closed:
             raise TransportError("this publisher is closed; open another to send further data")
-        if not self._thread.is_alive() and not self._stop.is_set():
+        if not self.alive and not self._stop.is_set():
             raise TransportError("this publisher's thread has ended with an error, told on stderr; start it again")
         for sent in [frames] if self._link is None else self._link(list(frames)):
             self._xpub.send_multipart(sent, copy=False)
@@ -186,8 +194,18 @@ class Hub:
             if self._router.poll(_POLL_MS):
                 self._drain()
             if time.monotonic() >= next_beat:
+                if self._door.somebody_left():
+                    self._end_connections()
                 self._beat()
                 next_beat = time.monotonic() + (EAGER_HEARTBEAT_S if self._eager() else HEARTBEAT_S)
+
+    def _end_connections(self) -> None:
+        """A key was removed, and ZeroMQ cannot end one connection alone; gap repair makes up for what others miss."""
+        log.warning("a key was removed at %s: all connections begin anew", self._door.endpoint.endpoint)
+        with self.lock:
+            self._door.renew()
+            self.subscribers = 0
+        self._heard = dict.fromkeys(self._heard, time.monotonic() - SILENT_S + _BACK_S)
 
     def _beat(self) -> None:
         with self.lock:
@@ -215,17 +233,25 @@ class Hub:
     def _drain(self) -> None:
         with contextlib.suppress(zmq.Again):
             for _ in range(256):  # then heartbeats get their turn
-                peer, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+                peer, *frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
                 try:
-                    header = decode(frames, self._limits).header
+                    header = decode([f.buffer for f in frames], self._limits).header
                     if not isinstance(header, m.Talk):
                         raise WireError("topic", "only talk belongs on a ROUTER")
+                    self._check_allowed(peer.bytes, frames[-1], header)
                 except WireError as e:
                     self._dropped.add(e)
                     if self._on_rejected is not None:
                         self._on_rejected(e)
                     continue
-                self._on_request(peer, header)
+                self._on_request(peer.bytes, header)
+
+    def _check_allowed(self, peer: bytes, frame: zmq.Frame, request: m.Talk) -> None:
+        """Refuse, and raise, what the sender's role may not ask for."""
+        reason = self._door.forbids(frame, request)
+        if reason is not None:
+            self._reply(peer, m.Refusal(request_id=request.request_id, session=request.session, reason=reason))
+            raise WireError("forbidden", reason)
 
     def _on_request(self, peer: bytes, request: m.Talk) -> None:
         self._heard[peer] = time.monotonic()
@@ -293,16 +319,3 @@ class Hub:
     def _welcome(self, hello: m.Hello) -> m.Talk:
         with self.lock:
             return self._desk.welcome(hello)
-
-
-def _bind(context: zmq.Context[zmq.Socket[bytes]], kind: int, endpoint: str) -> zmq.Socket[bytes]:
-    refuse_open_bind(endpoint)
-    socket = context.socket(kind)
-    socket.setsockopt(zmq.SNDHWM, _PUB_HWM)
-    try:
-        socket.bind(endpoint)
-    except zmq.ZMQError as e:
-        socket.close(linger=0)
-        why = "is in use by another program" if e.errno == zmq.EADDRINUSE else f"cannot be bound ({e.strerror})"
-        raise TransportError(f"{endpoint} {why}; stop that program or choose another endpoint") from e
-    return socket

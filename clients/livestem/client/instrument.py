@@ -13,6 +13,7 @@ import math
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
@@ -20,6 +21,8 @@ import msgspec
 import zmq
 
 from livestem.client.endpoints import ACQUISITION, Endpoint
+from livestem.client.keys import Keys, given_keys
+from livestem.client.sockets import check_dialling, dialling
 from livestem.client.tally import Tally
 from livestem.domain.errors import RefusedError, TransportError, UsageError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
@@ -39,11 +42,13 @@ class Instrument:
         Where the instrument publishes.
     name : str
         Who we are, for the instrument's log.
+    keys : Keys, Path or str, optional
+        Our own, or their folder: for an endpoint with a server key.
 
     Raises
     ------
     UsageError, TransportError
-        If the endpoint is none. That nobody is there yet is no error.
+        If the endpoint is none, or has a server key and there are no keys. That nobody is there yet is no error.
 
     Examples
     --------
@@ -66,15 +71,24 @@ class Instrument:
         name: str = "",
         limits: Limits = DEFAULT_LIMITS,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        keys: Keys | Path | str | None = None,
     ) -> None:
         try:
             self.endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
         except ValueError as e:
             raise UsageError(str(e)) from e
+        own = given_keys(keys)
+        check_dialling(self.endpoint, own)
         self._name, self._limits = name, limits
         self._dropped = Tally("reply")
         self._own_context = zmq.Context() if context is None else None
-        self._dealer = (context or self._own_context).socket(zmq.DEALER)  # type: ignore[union-attr]
+        self._dealer = dialling(
+            context or self._own_context,  # type: ignore[arg-type]
+            zmq.DEALER,
+            self.endpoint,
+            own,
+            limits,
+        )
         self._dealer.setsockopt(zmq.IMMEDIATE, 1)  # queue for no one who is not there
         try:
             self._dealer.connect(self.endpoint.talk)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
@@ -12,6 +13,7 @@ import zmq
 
 from livestem.client.connection import Connection
 from livestem.client.endpoints import RESULTS, Endpoint
+from livestem.client.keys import Keys, given_keys
 from livestem.client.tally import Tally
 from livestem.domain.errors import LivestemError, TransportError, UsageError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
@@ -40,11 +42,13 @@ class Subscriber:
     session : str, optional
         Follow this session only, also one of an earlier start that only the service's store knows; one that is unknown
         is waited for. By default every session since the service's start.
+    keys : Keys, Path or str, optional
+        Our own, or their folder: for an endpoint with a server key.
 
     Raises
     ------
     UsageError
-        If the endpoint or the session's name is not legal.
+        If the endpoint or the session's name is not legal, or the endpoint has a server key and there are no keys.
 
     Examples
     --------
@@ -63,12 +67,14 @@ class Subscriber:
         session: str | None = None,
         limits: Limits = DEFAULT_LIMITS,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        keys: Keys | Path | str | None = None,
     ) -> None:
         try:
             endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
             session = "" if session is None else check_name(session, "session")
         except ValueError as e:
             raise UsageError(str(e)) from e
+        own = given_keys(keys)
         self._dropped = Tally("result message")
         self.lost: list[Lost] = []
         self._own_context = zmq.Context() if context is None else None
@@ -84,8 +90,9 @@ class Subscriber:
                 session=session,
                 limits=limits,
                 on_rejected=self._dropped.add,
+                keys=own,
             )
-        except TransportError:
+        except LivestemError:
             if self._own_context is not None:
                 self._own_context.term()
             raise

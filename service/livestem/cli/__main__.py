@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from livestem.cli import ending, logs
+from livestem.cli import keys as keys_command
 from livestem.cli import weights as weights_command
 from livestem.cli.batch import batch
 from livestem.cli.demo import demo
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 for command in (demo, serve, simulate, replay, batch, watch, listen, request, score, report, export):
     app.command()(command)
+app.add_typer(keys_command.app, name="keys")
 app.add_typer(weights_command.app, name="weights")
 
 

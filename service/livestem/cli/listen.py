@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 def listen(
     as_json: o.AsJson = False,
     results: o.ResultsAt = o.RESULTS_AT,
+    keys: o.Keys = None,
+    server_key: o.ServerKey = None,
     scans: Annotated[int | None, typer.Option("--scans", help="Leave after so many finished scans.")] = None,
     session: Annotated[
         str | None,
@@ -35,8 +37,8 @@ def listen(
 
     ends = ending.regular() if scans is None else ending.unfinished(f"fewer than {scans} scans have finished")
     left = scans
-    name = "livestem listen"
-    with ends, Subscriber(o.endpoint(results), history=history, session=session, name=name) as subscriber:
+    at, name = o.endpoint(results, server_key), "livestem listen"
+    with ends, Subscriber(at, history=history, session=session, name=name, keys=keys) as subscriber:
         subscriber.wait_subscribed(o.seconds(wait))
         for message in subscriber:
             line = as_line(message) if as_json else _safe(in_words(message))

@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from livestem.client.endpoints import ACQUISITION, RESULTS, Endpoint
+from livestem.client.keys import KEYS_ENVIRONMENT
 from livestem.domain.errors import UsageError
 from livestem.domain.parameters import Processing
 
@@ -91,16 +92,28 @@ Store = Annotated[
 ]
 Device = Annotated[str | None, typer.Option("--device", help="Where VGG16 runs: cpu, cuda or cuda:1.")]
 Precision = Annotated[str | None, typer.Option("--precision", help="Of VGG16's arithmetic: fp32 or bf16.")]
+Keys = Annotated[
+    Path | None,
+    typer.Option(
+        "--keys", envvar=KEYS_ENVIRONMENT, help="Folder of keys, or the secret key in it: nobody else gets in."
+    ),
+]
+ServerKey = Annotated[
+    str | None,
+    typer.Option(
+        "--server-key", envvar="LIVESTEM_SERVER_KEY", help="Public key of whom we connect to, or its NAME.key."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, for machines.")]
 
 ACQUISITION_AT = ACQUISITION.endpoint
 RESULTS_AT = RESULTS.endpoint
 
 
-def endpoint(text: str) -> Endpoint:
-    """Return an endpoint given on the command line."""
+def endpoint(text: str, server_key: str | None = None) -> Endpoint:
+    """Return an endpoint given on the command line, with the key of whom we meet there."""
     try:
-        return Endpoint(text)
+        return Endpoint(text, server_key=server_key)
     except ValueError as e:
         raise UsageError(str(e)) from e
 

@@ -32,6 +32,7 @@ def replay(
     speed: Speed = "1",
     session: o.Session = None,
     acquisition: o.AcquisitionAt = o.ACQUISITION_AT,
+    keys: o.Keys = None,
     wait: Wait = 30.0,
 ) -> None:
     """Replay recorded scans through the same pipeline as a live session."""
@@ -40,7 +41,7 @@ def replay(
     with opened(groups[0], files) as first:  # before anything is bound: a bad file starts nothing
         if times is not None and first.plan.dwell_s is None:
             raise UsageError("the recording does not know its dwell time; give --dwell-us, or --speed max")
-    with Acquisition(session, o.endpoint(acquisition), recorded=True) as source:
+    with Acquisition(session, o.endpoint(acquisition), recorded=True, keys=keys) as source:
         source.wait_for_service(o.seconds(wait))
         for group in groups:
             with opened(group, files) as recording:

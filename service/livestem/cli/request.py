@@ -33,6 +33,8 @@ def request(
     modalities: Annotated[str, typer.Option("--modalities", help="What to measure.")] = "haadf,eds",
     reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")] = "",
     acquisition: o.AcquisitionAt = o.ACQUISITION_AT,
+    keys: o.Keys = None,
+    server_key: o.ServerKey = None,
     wait: Annotated[float, typer.Option("--wait", help="How long to wait for the instrument, s.")] = 10.0,
     as_json: o.AsJson = False,
 ) -> None:
@@ -49,7 +51,7 @@ def request(
         modalities=o.names(modalities),
         reason=reason,
     )
-    with Instrument(o.endpoint(acquisition), name="livestem request") as instrument:
+    with Instrument(o.endpoint(acquisition, server_key), name="livestem request", keys=keys) as instrument:
         grant = instrument.request_scan(asked, o.seconds(wait))
     print(json.dumps(msgspec.to_builtins(grant)) if as_json else _in_words(grant))
 

@@ -40,12 +40,17 @@ def serve(
         list[str] | None, typer.Option("--acquisition", help="Endpoint of an adapter to attach to; may be repeated.")
     ] = None,
     results: Annotated[str | None, typer.Option("--results", help="Endpoint to publish results at.")] = None,
+    keys: o.Keys = None,
+    server_key: Annotated[
+        str | None, typer.Option("--server-key", help="Public key of the adapters of --acquisition, or its NAME.key.")
+    ] = None,
     http_port: Annotated[
         int | None, typer.Option("--http-port", min=0, max=65535, help="Port of /health and /metrics.")
     ] = None,
     log_format: LogFormat = "text",
 ) -> None:
     """Run the segmenter: attach to an instrument, segment live, cluster at scan end, publish and store."""
+    from livestem.domain.errors import UsageError
     from livestem.runtime.settings import load_settings
 
     settings = load_settings(asked.config)
@@ -53,7 +58,11 @@ def serve(
     if store is not None:
         changes["store"] = str(store)
     if acquisition:
-        changes["acquisition"] = tuple(o.endpoint(text) for text in acquisition)
+        changes["acquisition"] = tuple(o.endpoint(text, server_key) for text in acquisition)
+    elif server_key is not None:
+        raise UsageError("--server-key is of the adapters of --acquisition: give that too, or write both into the file")
+    if keys is not None:
+        changes["keys"] = str(keys)
     if results is not None:
         changes["results"] = o.endpoint(results)
     if http_port is not None:

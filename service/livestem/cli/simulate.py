@@ -55,6 +55,7 @@ def simulate(
     fault: Fault = None,
     requests: Requests = False,
     acquisition: o.AcquisitionAt = o.ACQUISITION_AT,
+    keys: o.Keys = None,
     wait: Wait = 30.0,
 ) -> None:
     """Scan a virtual specimen and publish HAADF and EDS as a microscope would."""
@@ -71,8 +72,9 @@ def simulate(
         microscope = VirtualMicroscope(specimen, seed, eds_counts_per_pixel=counts)
         if frames:
             microscope.request(ScanRequest(frames=frames, reason="the standard field"))
+        instrument = _Instrument(microscope, faults, times, truth)
         with ending.regular():
-            _Instrument(microscope, faults, times, truth).serve(session, o.endpoint(acquisition), o.seconds(wait))
+            instrument.serve(session, o.endpoint(acquisition), o.seconds(wait), keys)
         return
     simulation = Simulation(specimen, seed, frames, eds_counts_per_pixel=counts)
     for warning in simulation.warnings:
@@ -80,7 +82,7 @@ def simulate(
     if save is not None:
         _save(simulation, save, truth)
         return
-    _send(simulation, faults, times, session or new_session(), o.endpoint(acquisition), o.seconds(wait), truth)
+    _send(simulation, faults, times, session or new_session(), o.endpoint(acquisition), o.seconds(wait), truth, keys)
 
 
 def _check(save: Path | None, fault: str | None, faults: Faults, requests: bool, frames: int) -> None:
@@ -122,6 +124,7 @@ def _send(
     at: Endpoint,
     wait_s: float,
     truth: Path | None,
+    keys: Path | None,
 ) -> None:
     """Send one scan, whatever is to happen to it."""
     from livestem.cli.progress import scan_bar
@@ -129,7 +132,7 @@ def _send(
     from livestem.simulator.faulty_source import send_with_faults
 
     def opened(link: FaultyLink) -> Acquisition:
-        source = Acquisition(session, at, recorded=True, link=link)
+        source = Acquisition(session, at, recorded=True, link=link, keys=keys)
         try:
             source.wait_for_service(wait_s)
         except LivestemError:
@@ -159,7 +162,7 @@ class _Instrument:
     def __init__(self, microscope: VirtualMicroscope, faults: Faults, times: float | None, truth: Path | None) -> None:
         self._microscope, self._faults, self._times, self._truth = microscope, faults, times, truth
 
-    def serve(self, session: str | None, at: Endpoint, wait_s: float) -> None:
+    def serve(self, session: str | None, at: Endpoint, wait_s: float, keys: Path | None) -> None:
         """Scan what waits and what is asked for, until Ctrl-C."""
         import numpy as np
 
@@ -167,7 +170,7 @@ class _Instrument:
 
         microscope = self._microscope
         link = FaultyLink(self._faults, np.random.default_rng(microscope.seed))
-        with Acquisition(session, at, recorded=True, link=link, on_request=microscope.request) as source:
+        with Acquisition(session, at, recorded=True, link=link, on_request=microscope.request, keys=keys) as source:
             source.wait_for_service(wait_s)
             print(
                 f"session {source.session}: {microscope.specimen.title}; scans on request at {at.endpoint}", flush=True

@@ -28,6 +28,7 @@ def watch(
     settle: Annotated[float, typer.Option("--settle", min=0.1, help="How long a file must not have changed, s.")] = 2.0,
     scans: Annotated[int | None, typer.Option("--scans", min=1, help="Leave after so many scans.")] = None,
     acquisition: o.AcquisitionAt = o.ACQUISITION_AT,
+    keys: o.Keys = None,
     wait: Wait = 30.0,
 ) -> None:
     """Publish every recording that appears in a folder, as fast as the segmenter takes it."""
@@ -42,7 +43,7 @@ def watch(
     watched = Watched(folder, clock=time.monotonic, settle_s=settle, existing=existing)
     left, wait = scans, o.seconds(wait)
     ends = ending.regular() if scans is None else ending.unfinished(f"fewer than {scans} scans have been published")
-    with ends, Acquisition(session, o.endpoint(acquisition), recorded=True) as source:
+    with ends, Acquisition(session, o.endpoint(acquisition), recorded=True, keys=keys) as source:
         print(f"watching {folder}, publishing at {acquisition}", file=sys.stderr)
         while left is None or left > 0:
             for group in watched.poll():

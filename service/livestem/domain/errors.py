@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 Reason = Literal[
     "check", "header", "version", "payload", "limit", "topic", "value", "conflict", "overlap", "outside",
-    "unknown_scan", "finished",
+    "unknown_scan", "finished", "forbidden",
 ]  # fmt: skip
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
@@ -59,7 +59,7 @@ class WireError(LivestemError):
     reason : str
         One word of `REASONS` (``livestem_rejected_total{reason}``): ``check``, ``header``, ``version``,
         ``payload``, ``limit``, ``topic``, ``value``, ``conflict``, ``overlap``, ``outside``,
-        ``unknown_scan``, ``finished``.
+        ``unknown_scan``, ``finished``, ``forbidden``.
     detail : str
         What was wrong, for the log.
     """

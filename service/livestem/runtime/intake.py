@@ -85,6 +85,7 @@ class Intake:
                 name="segmenter",
                 limits=settings.limits,
                 on_rejected=ingest.reject,
+                keys=settings.own_keys(),
             )
             connection.register(self._poller)
             self._adapters.append(_Adapter(connection))

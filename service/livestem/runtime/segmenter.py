@@ -27,6 +27,7 @@ import zmq
 from numpy.typing import NDArray
 
 from livestem.client.hub import Hub
+from livestem.client.sockets import check_dialling
 from livestem.domain import life
 from livestem.domain.errors import DiskFullError, LivestemError
 from livestem.domain.geometry import Grid
@@ -83,6 +84,9 @@ class Segmenter:
         self._storing, self._left = threading.Lock(), 0  # what is left when the service stops must not be stored late
         self._looking = threading.Lock()  # the live thread looks, and the finals thread once at a scan's end
         self._epoch = time.time_ns()
+        keys = settings.own_keys()
+        for adapter in settings.acquisition:
+            check_dialling(adapter, keys)
         self._encoders = Encoders.configured(settings)
         self._encoders.of(PRESETS[settings.processing.preset or "default"])  # what is missing is said now
         with ExitStack() as opened:  # closes what is open already if a later part cannot be opened
@@ -124,6 +128,7 @@ class Segmenter:
             stored=self._stored,
             on_rejected=lambda e: self.metrics.rejected.labels(reason=e.reason).inc(),
             on_talk=self._on_talk,
+            keys=settings.own_keys(),
         )
 
     def close(self) -> None:

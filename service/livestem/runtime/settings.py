@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from livestem.client.endpoints import ACQUISITION, RESULTS, Endpoint
+from livestem.client.keys import KEYS_ENVIRONMENT, Keys, load_keys
 from livestem.domain.errors import UsageError
 from livestem.domain.limits import Limits
 from livestem.domain.parameters import Processing
@@ -44,8 +45,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Attributes
     ----------
-    acquisition : adapters to attach to
+    acquisition : adapters to attach to, each with its public key if it has one
     results : where to bind
+    keys : folder of keys, or the secret key in it: the results are then guarded
     store : folder of results
     publish_interval_s : live messages go out at most so often
     vanish_s : a source silent for so long in mid-scan is taken for gone
@@ -60,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     acquisition: tuple[Endpoint, ...] = (ACQUISITION,)
     results: Endpoint = RESULTS
     http: Http = Http()
+    keys: str | None = None
     store: str | None = None
     publish_interval_s: float = 0.04
     vanish_s: float = 60.0
@@ -74,6 +77,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         if not self.acquisition:
             raise ValueError("acquisition needs at least one endpoint")
+        if self.results.server_key is not None:
+            raise ValueError("results is bound here, with our own key (keys = ...); server_key is for who connects")
         if _DEVICE.fullmatch(self.device) is None:
             raise ValueError(f"device is cpu, cuda or cuda:N, got {self.device!r}")
         if not 0.01 <= self.publish_interval_s <= 60 or not self.vanish_s > 0:
@@ -85,6 +90,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def store_path(self) -> Path:
         """Folder of the store: configured, else $LIVESTEM_STORE, else ./livestem-store."""
         return Path(self.store or os.environ.get(STORE_ENVIRONMENT) or DEFAULT_STORE)
+
+    def own_keys(self) -> Keys | None:
+        """Return our keys: configured, else of $LIVESTEM_KEYS, else None.
+
+        Raises
+        ------
+        UsageError
+            If they cannot be read.
+        """
+        path = self.keys or os.environ.get(KEYS_ENVIRONMENT)
+        return load_keys(path) if path else None
 
 
 def load_settings(path: Path | None) -> Settings:

@@ -1,0 +1,114 @@
+"""The two bound sockets of a publisher, behind a guard if there are keys: opened, closed, and opened anew.
+
+Whoever uses the sockets holds its own lock while they are renewed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import zmq
+
+from livestem.client.endpoints import Endpoint
+from livestem.client.guard import Guard
+from livestem.client.keys import Keys
+from livestem.client.sockets import Context, Socket, bound, unbind
+from livestem.domain.errors import LivestemError, WireError
+from livestem.domain.limits import Limits
+from livestem.protocol.permission import Stream
+from livestem.wire import messages as m
+
+_QUEUE = 10_000  # messages queued for one slow reader before the XPUB drops for it; gap repair serves it later
+_LINGER_MS = 1000
+
+
+class Door:
+    """XPUB and ROUTER of one publisher.
+
+    Parameters
+    ----------
+    context : zmq.Context
+        Not used with `keys`: a guard has its own.
+    endpoint : Endpoint
+    stream : {"acq", "res"}
+    limits : Limits
+    keys : Keys, optional
+    on_rejected : callable, optional
+        As `Guard`'s.
+
+    Attributes
+    ----------
+    xpub, router : zmq.Socket
+        Others after `renew`.
+
+    Raises
+    ------
+    TransportError, UsageError
+        As `bound`.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        endpoint: Endpoint,
+        stream: Stream,
+        limits: Limits,
+        keys: Keys | None = None,
+        on_rejected: Callable[[WireError], None] | None = None,
+    ) -> None:
+        self.endpoint, self._limits = endpoint, limits
+        self._guard = None if keys is None else Guard(keys, stream, on_rejected)
+        self._context = context if self._guard is None else self._guard.context
+        try:
+            self._open()
+        except LivestemError:
+            if self._guard is not None:
+                self._guard.close()
+            raise
+
+    @property
+    def alive(self) -> bool:
+        """Whether connections are still judged, where they are."""
+        return self._guard is None or self._guard.alive
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Connections that were not let in, by reason."""
+        return Counter() if self._guard is None else self._guard.refused.by_reason
+
+    def forbids(self, frame: zmq.Frame, request: m.Talk) -> str | None:
+        """Return why the sender of a frame is not to be answered this request, or None; without keys always None."""
+        return None if self._guard is None else self._guard.forbids(frame, request)
+
+    def somebody_left(self) -> bool:
+        """Return whether a key was removed since this was asked: then `renew`."""
+        return self._guard is not None and self._guard.somebody_left()
+
+    def renew(self) -> None:
+        """End every connection: who may will be back at once."""
+        unbind(self.xpub)
+        unbind(self.router)
+        self._open()
+
+    def close_sockets(self) -> None:
+        """Close the sockets; what is queued is given a second to leave."""
+        self.xpub.close(linger=_LINGER_MS)
+        self.router.close(linger=_LINGER_MS)
+
+    def close(self) -> None:
+        """Dismiss the guard, after the sockets."""
+        if self._guard is not None:
+            self._guard.close()
+
+    def _open(self) -> None:
+        self.xpub = self._bound(zmq.XPUB, self.endpoint.endpoint)
+        self.xpub.setsockopt(zmq.XPUB_VERBOSER, 1)  # tell of every subscriber, so that they can be counted
+        try:
+            self.router = self._bound(zmq.ROUTER, self.endpoint.talk)
+        except LivestemError:
+            self.xpub.close(linger=0)
+            raise
+
+    def _bound(self, kind: int, endpoint: str) -> Socket:
+        return bound(self._context, kind, endpoint, self._limits, self._guard, queue=_QUEUE)
