@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scans import dense, messages, plan, tiles
 
-from livestem.domain.errors import WireError
+from livestem.client.tilecheck import check_tile
+from livestem.domain.errors import SourceError, WireError
 from livestem.domain.geometry import plan_grid
 from livestem.domain.tiles import EdsEvents, HaadfTile
 from livestem.runtime.accumulator import Accumulator, memory_bytes
@@ -100,6 +102,20 @@ def test_what_cannot_be_is_refused_and_changes_nothing(part, reason):
     assert caught.value.reason == reason
     assert (made.input_digest(), made.coverage()) == before[:2]
     assert np.array_equal(made.dirty, before[2])
+
+
+def test_a_modality_of_fewer_frames_has_no_others():
+    """One picture of a whole EDS scan is its frame 0."""
+    of = plan(frames=3)
+    of = msgspec.structs.replace(of, haadf=msgspec.structs.replace(of.haadf, frames=1))
+    parts = tiles(of)
+    made = filled(of, [p for p in parts if isinstance(p, EdsEvents) or p.frame == 0])
+    assert made.coverage().haadf == made.coverage().eds == 1.0 and made.missing() == ()
+    late = next(p for p in parts if isinstance(p, HaadfTile) and p.frame == 1)
+    with pytest.raises(WireError, match="frame 1 of 1 planned"):
+        made.apply(list(messages(of, [late]))[1])
+    with pytest.raises(SourceError, match="frame 1 of a scan planned with 1 frames of haadf"):
+        check_tile(of, late)
 
 
 def test_what_is_missing_is_named_by_rows():

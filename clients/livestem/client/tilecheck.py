@@ -64,12 +64,13 @@ def check_tile(plan: ScanPlan, tile: Tile) -> None:
             operator.index(number)  # numpy's integers are welcome
         except TypeError as e:
             raise SourceError(f"{what} of a tile is a whole number, got {number!r}") from e
-    if tile.frame < 0 or (plan.frames is not None and tile.frame >= plan.frames):
-        planned = "open-ended" if plan.frames is None else f"planned with {plan.frames}"
-        raise SourceError(f"frame {tile.frame} of a scan {planned}; frames count from 0")
     modality = "haadf" if isinstance(tile, HaadfTile) else "eds"
     if modality not in plan.modalities:
         raise SourceError(f"the scan's plan has no {modality}; state it in ScanPlan")
+    planned = plan.frames_of(modality, 0)
+    if tile.frame < 0 or (planned and tile.frame >= planned):
+        scan = f"a scan planned with {planned} frames of {modality}" if planned else "an open-ended scan"
+        raise SourceError(f"frame {tile.frame} of {scan}; frames count from 0")
     h, w = _extent(tile)
     rows, cols = plan.sampling(modality).shape
     if h < 1 or w < 1 or tile.y < 0 or tile.x < 0 or tile.y + h > rows or tile.x + w > cols:

@@ -138,7 +138,7 @@ class ScanPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return tuple(m for m in ("haadf", "eds") if getattr(self, m) is not None)
 
     def frames_of(self, modality: str, seen: int) -> int:
-        """Return the frames expected of a modality; `seen` decides where the plan is open-ended."""
+        """Return the frames expected of a modality, from 0 on; `seen` decides where the plan is open-ended."""
         part = self.haadf if modality == "haadf" else self.eds
         stated = None if part is None else part.frames
         return stated or self.frames or seen

@@ -93,8 +93,9 @@ class Accumulator:
             part, modality, (h, w) = self._eds(tile, arrays), "eds", (tile.h, tile.w)
         else:
             raise TypeError(f"{tile!r} is no tile")
-        if self.plan.frames is not None and tile.frame >= self.plan.frames:
-            raise WireError("outside", f"frame {tile.frame} of {self.plan.frames} planned")
+        planned = self.plan.frames_of(modality, 0)
+        if planned and tile.frame >= planned:
+            raise WireError("outside", f"frame {tile.frame} of {planned} planned")
         if not part.occupancy.claim(tile.frame, tile.y, tile.x, h, w, content_of(tile, arrays)):
             return False
         for piece in pieces(tile, arrays):
