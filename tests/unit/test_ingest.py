@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scans import FolderStore, messages, plan, tiles
 
 from livestem.domain.errors import DiskFullError, LivestemError
@@ -215,6 +219,42 @@ def test_an_ended_scan_waits_for_its_repair_while_the_next_one_runs(house, clock
     assert not house.finished
     sender.again(a[3], 99)
     assert [status for _, status in house.finished] == ["complete"]
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("data"), st.sampled_from([1, 2]), st.sampled_from("abc")),
+    st.tuples(st.just("heartbeat"), st.sampled_from([1, 2]), st.none()),
+    st.tuples(st.just("time"), st.floats(0.5, 2.5), st.none()),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(STEPS, max_size=40))
+def test_a_scan_is_open_for_just_as_long_as_something_counts_for_it(tmp_path, steps):
+    """Two starts of a sender, three scans, in any order: kept by their own data, or by who was at them last."""
+    with TemporaryDirectory(dir=tmp_path) as root, pytest.MonkeyPatch.context() as patch:
+        now, vanish_s = [0.0], 3.0
+        patch.setattr(time, "monotonic", lambda: now[0])
+        house = House(Path(root), Limits(open_scans=3))
+        senders, left = {n: Sender(house, n) for n in (1, 2)}, {name: scan(name) for name in "abc"}
+        last_word, at = {}, {}
+        for what, who, name in steps:
+            if what == "time":
+                now[0] += who
+                house.ingest.expire(now[0], vanish_s)
+            elif what == "heartbeat":
+                senders[who].heartbeat()
+                if at.get(who) in last_word:
+                    last_word[at[who]] = now[0]
+            elif len(left[name]) > 1:  # its end never comes
+                senders[who].send(left[name].pop(0))
+                at[who], last_word[name] = name, now[0]
+            over = {name for name, word in last_word.items() if now[0] - word > vanish_s}
+            for name in over:
+                del last_word[name]
+                left[name] = []
+            assert {name for _, name in house.ingest.scans} == set(last_word)
+        house.ingest.close()
 
 
 def test_a_further_scan_finds_room_where_one_is_silent(tmp_path, clock):
