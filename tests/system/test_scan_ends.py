@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import sqlite3
@@ -21,6 +22,7 @@ from processes import Service, end, run, start, wait_for
 
 from livestem.client import Acquisition, ScanWriter, Subscriber
 from livestem.domain.errors import TransportError
+from livestem.domain.limits import Limits
 from livestem.domain.parameters import Processing
 from livestem.domain.scan import ScanPlan
 from livestem.domain.tiles import HaadfTile, Tile
@@ -90,6 +92,7 @@ def happened(tmp_path_factory: pytest.TempPathFactory) -> Run:
         here = Run(folder, service.store, plan, list(simulation.tiles(ROWS)))
         vanish(here, service)  # first: what follows is time enough for it to be noticed
         complete_and_aborted(here, service)
+        lose(here, service)
         overlap(here, service)
         by_hand(here, service)
         for name in here.ended:
@@ -145,6 +148,26 @@ def complete_and_aborted(here: Run, service: Service) -> None:
         with acquisition.start_scan(here.plan, "early") as scan:
             write(scan, sent)
         here.ended["early"] = Ended("incomplete", "its source ended it after 2 of 4 planned frames", sent)
+
+
+def lose(here: Run, service: Service) -> None:
+    """An instrument whose buffer holds one message, on a network that loses a tile: it is gone for good."""
+    lost = next(tile for tile in here.tiles if isinstance(tile, HaadfTile) and (tile.frame, tile.y) == (1, 12))
+    number = 1 + here.tiles.index(lost)  # scan_start goes before
+    data = itertools.count()
+
+    def link(frames: list[bytes]) -> list[list[bytes]]:
+        reliable = b"_tile" in frames[0] or b".scan_" in frames[0]
+        return [] if reliable and next(data) == number else [frames]
+
+    small = Limits(resend_bytes=1)
+    with Acquisition("leaky", service.acquisition, limits=small, link=link) as acquisition:
+        acquisition.wait_for_service(20)
+        with acquisition.start_scan(here.plan, "lost") as scan:
+            write(scan, here.tiles)
+        sent = [tile for tile in here.tiles if tile is not lost]
+        here.ended["lost"] = Ended("incomplete", "its source no longer had what was lost on the way", sent)
+        wait_for((here.store / "leaky" / "lost" / "result.json").is_file)  # while the instrument is there to say so
 
 
 def overlap(here: Run, service: Service) -> None:
@@ -223,7 +246,9 @@ def stop(here: Run, service: Service) -> None:
 
 # --- what must have come of it ----------------------------------------------------------------------------------
 
-ENDS = ["vanished", "whole", "raised", "open-ended", "early", "late", "left", "further", "simulated", "replayed"]
+ENDS = [
+    "vanished", "whole", "raised", "open-ended", "early", "lost", "late", "left", "further", "simulated", "replayed",
+]  # fmt: skip
 
 
 def swept(of: Ended, plan: ScanPlan, modality: str) -> NDArray[np.int64]:
@@ -300,7 +325,7 @@ def test_every_end_has_its_finals_and_everybody_hears_of_it(happened: Run, name:
 
 def test_a_report_can_be_made_of_scans_that_were_cut(happened: Run):
     page = happened.folder / "report.html"
-    several = ["vanished", "raised", "open-ended", "left"]
+    several = ["vanished", "raised", "left"]
     done = run("report", *(happened.at(name) for name in several), "--out", page)
     assert (done.returncode, done.stderr) == (0, "")
     text = page.read_text("utf-8")
