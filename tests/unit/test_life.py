@@ -44,6 +44,7 @@ def test_table(state, event, phase, status):
         (RECEIVING, EndArrived(1), None),
         (RECEIVING, EndArrived(1, True, "sample drifted away"), "aborted: sample drifted away"),
         (RECEIVING, EndArrived(1, True), "aborted: no reason given"),
+        (RECEIVING, EndArrived(1, True, "a\n\x1b[2Jb"), "aborted: a\\n\\x1b[2Jb"),  # it is printed on terminals
         (RECEIVING, NothingMoreComes("its source vanished"), "its source vanished"),
         (ENDING, NothingMoreComes(), LOST),
         (RECEIVING.on(EndArrived(3, True, "stop"))[0], NothingMoreComes("its source vanished"), "aborted: stop"),

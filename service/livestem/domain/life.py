@@ -35,6 +35,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+from livestem.domain.names import one_line
+
 Phase = Literal["receiving", "ending", "finalising", "done"]
 Status = Literal["complete", "incomplete", "aborted"]
 
@@ -98,7 +100,7 @@ class ScanLife:
         if isinstance(event, TileApplied):
             after = replace(self, tiles=self.tiles + 1)
         else:
-            why = f"aborted: {event.reason or 'no reason given'}" if event.aborted else None
+            why = f"aborted: {one_line(event.reason or 'no reason given')}" if event.aborted else None
             after = replace(self, phase="ending", expected=event.tiles, aborted=why)
         if after.expected is None or after.tiles < after.expected:
             return after, ()

@@ -38,7 +38,7 @@ def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanRes
     if status == "complete":
         reason = None
     else:
-        reason = scan.reason or ended_early(scan.plan.frames, accumulator.frames_stated)
+        reason = scan.reason or _ended_early(scan.plan.frames, accumulator.frames_stated)
     data = Collected.of(accumulator, final=True, borrowed=scan.borrowed)
     finals = finalise(data, scan.parameters, encoders.of(scan.parameters.recipe))
     return ScanResult(
@@ -85,7 +85,7 @@ def _settled(scan: OpenScan) -> Accumulator:
     return scan.accumulator
 
 
-def ended_early(planned: int | None, stated: int) -> str:
+def _ended_early(planned: int | None, stated: int) -> str:
     """Return why a scan is incomplete of which all came that was sent, for a person."""
     if planned is not None and stated < planned:
         return f"its source ended it after {stated} of {planned} planned frames"
