@@ -22,7 +22,7 @@ import yaml
 from test_monitoring import scrape  # noqa: F401  (the fixture)
 
 from livestem.client.endpoints import ACQUISITION_PORT, RESULTS_PORT
-from livestem.runtime.settings import HTTP_PORT, Settings
+from livestem.runtime.settings import HTTP_PORT, Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -251,7 +251,15 @@ def test_what_is_mounted_is_there_and_what_is_kept_has_a_volume():
     livestem = SERVICES["livestem"]
     assert "store:/var/lib/livestem" in livestem["volumes"]
     assert livestem["environment"]["HOME"] == "/var/lib/livestem", "HyperSpy needs a home that can be written"
-    assert f"{livestem['environment']['LIVESTEM_KEYS']}:ro" in "./keys:/run/livestem/keys:ro"
+    assert f"./keys:{livestem['environment']['LIVESTEM_KEYS']}:ro" in livestem["volumes"]
+
+
+def test_the_containers_configuration_leaves_the_container_with_keys_only():
+    settings = load_settings(CONFIGS / "compose.toml")
+    assert settings.results.endpoint == f"tcp://0.0.0.0:{RESULTS_PORT}"
+    keys = SERVICES["livestem"]["environment"]["LIVESTEM_KEYS"]
+    assert all(adapter.server_key.startswith(f"{keys}/") for adapter in settings.acquisition)
+    assert not settings.http.exposed
 
 
 def test_a_drain_has_the_time_it_takes():

@@ -13,6 +13,7 @@ from livestem.cli import keys as keys_command
 from livestem.cli import weights as weights_command
 from livestem.cli.batch import batch
 from livestem.cli.demo import demo
+from livestem.cli.doctor import doctor
 from livestem.cli.export import export
 from livestem.cli.listen import listen
 from livestem.cli.replay import replay
@@ -33,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, serve, simulate, replay, batch, watch, listen, request, score, report, export):
+for command in (demo, serve, simulate, replay, batch, watch, listen, request, score, report, export, doctor):
     app.command()(command)
 app.add_typer(keys_command.app, name="keys")
 app.add_typer(weights_command.app, name="weights")

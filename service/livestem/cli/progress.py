@@ -12,6 +12,13 @@ from livestem.domain.tiles import HaadfTile, Tile, height
 
 
 @contextmanager
+def status(words: str) -> Iterator[None]:
+    """Show that something takes its time, on stderr, if that is a terminal."""
+    with Console(stderr=True).status(words):
+        yield
+
+
+@contextmanager
 def scan_bar(plan: ScanPlan, title: str, console: Console | None = None) -> Iterator[Callable[[Tile], None]]:
     """Show how much of a scan has been sent; yields what to call with every tile.
 

@@ -36,7 +36,7 @@ class Encoders:
     def configured(cls, settings: Settings) -> Encoders:
         """Return what a configuration asks for."""
         path = None if settings.weights is None else Path(settings.weights)
-        return cls(path, settings.device, settings.precision)
+        return cls(path, *settings.encoder_runs_on())
 
     def of(self, recipe: Preset) -> Encoder | None:
         """Return the encoder, or None for the lattice descriptor, which needs no weights.

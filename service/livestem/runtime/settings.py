@@ -55,7 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     allow_processing : whether a sender may choose parameters in `scan_start`
     processing : what the service asks for where the sender does not
     weights : VGG16 weights, where they are not in the cache
-    device : where VGG16 runs, as torch names it
+    device : where VGG16 runs, as torch names it; see `encoder_runs_on`
     precision : of VGG16's arithmetic
     """
 
@@ -71,20 +71,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     processing: Processing = Processing()
     limits: Limits = Limits()
     weights: str | None = None
-    device: str = "cpu"
-    precision: Precision = "fp32"
+    device: str | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         if not self.acquisition:
             raise ValueError("acquisition needs at least one endpoint")
         if self.results.server_key is not None:
             raise ValueError("results is bound here, with our own key (keys = ...); server_key is for who connects")
-        if _DEVICE.fullmatch(self.device) is None:
+        if self.device is not None and _DEVICE.fullmatch(self.device) is None:
             raise ValueError(f"device is cpu, cuda or cuda:N, got {self.device!r}")
         if not 0.01 <= self.publish_interval_s <= 60 or not self.vanish_s > 0:
             raise ValueError("publish_interval_s must be 0.01 to 60, vanish_s positive")
         if not 0 <= self.drain_s <= 3600:
             raise ValueError("drain_s must be 0 to 3600")
+
+    def encoder_runs_on(self) -> tuple[str, Precision]:
+        """Return device and precision of VGG16: configured, else measured quickest (``doctor --tune``), else cpu, fp32.
+
+        Who configures one of the two chooses: the other is then its default.
+        """
+        if self.device is None and self.precision is None:
+            from livestem.runtime import tuning
+            from livestem.runtime.weights import cache_dir
+
+            if (choice := tuning.stored(cache_dir())) is not None:
+                return choice.device, choice.precision
+        return self.device or "cpu", self.precision or "fp32"
 
     @property
     def store_path(self) -> Path:

@@ -30,6 +30,7 @@ from livestem.runtime.disk import not_written
 from livestem.wire import messages as m
 from livestem.wire.codec import nest
 
+_LOCK = "catalog.lock"
 FORMAT = 1  # PRAGMA user_version of the catalogue
 _SCHEMA = """
 CREATE TABLE starts (n INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL);
@@ -72,7 +73,7 @@ class Store:
         self._lock = threading.Lock()
         try:
             root.mkdir(parents=True, exist_ok=True)
-            self._lock_file = _lock(root / "catalog.lock")
+            self._lock_file = _lock(root / _LOCK)
         except OSError as e:
             raise StoreError(f"the store {root} cannot be used: {e}; choose another with --store") from e
         try:
@@ -194,6 +195,18 @@ class Store:
                 self._db.execute(sql, values)
         except sqlite3.Error as e:
             raise not_written(f"the store {self.root}", e) from e
+
+
+def is_in_use(root: Path) -> bool:
+    """Return whether a livestem holds a store; nothing is made or changed."""
+    path = root / _LOCK
+    if not path.exists():
+        return False
+    try:
+        _lock(path).close()
+    except (StoreError, OSError):
+        return True
+    return False
 
 
 def _aside(folder: Path) -> Path:
