@@ -14,7 +14,7 @@ from livestem.cli import options as o
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from livestem.runtime.checkup import Check
+    from livestem.runtime.machine import Check
     from livestem.runtime.tuning import Choice, Measured
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
