@@ -520,7 +520,7 @@ _REPLIES: dict[str, tuple[str, Make]] = {
     "a resent of nothing": ("payload", lambda s: resent(s, b"")),
     "a resent that is no list": ("payload", lambda s: resent(s, b"\xc0")),
     "a resent of a list that claims 2e9": ("payload", lambda s: resent(s, b"\xdd\x7f\xff\xff\xff")),
-    "a resent of a million empty frames": ("limit", lambda s: resent(s, b"\xdd\x00\x0f\x42\x40" + b"\xc4\x00" * 10**6)),
+    "a resent of a million frames": ("payload", lambda s: resent(s, b"\xdd\x00\x0f\x42\x40" + b"\xc4\x00" * 10**6)),
     "a resent of lists within lists": ("payload", lambda s: resent(s, b"\x91" * 100_000)),
     "a resent heartbeat": ("payload", lambda s: resent(s, nested(sent(s, "heartbeat")))),
     "a resent of a broken message": ("check", lambda s: resent(s, nested([*sent(s)[:-1], bytes(4)]))),

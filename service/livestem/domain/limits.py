@@ -27,6 +27,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     free_disk_bytes               the scan is refused while less than this would be left
     open_scans                    an open scan that is silent for 10 s is finished; else a further one is refused
     waiting_tiles                 the oldest early tile (before its `scan_start`) is dropped and counted (``limit``)
+    sessions                      the one that was begun longest ago, of those without an open scan, is let go
+    services                      a further one is refused
     unacknowledged_bytes          a recorded source waits; an instrument's oldest acknowledged data go first
     resend_bytes                  the oldest acknowledged message is forgotten and answered ``gone``
     snapshot_page_bytes           an answer to ``resend`` stops there; the rest when asked again
@@ -48,6 +50,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     free_disk_bytes: int = 512 * MIB
     open_scans: int = 4
     waiting_tiles: int = 1024
+    sessions: int = 64  # followed at one publisher, or published by one; finals stay in the store
+    services: int = 16  # attached to one adapter at a time; each may hold back what the others have acknowledged
     unacknowledged_bytes: int = 32 * MIB
     resend_bytes: int = 256 * MIB
     snapshot_page_bytes: int = 8 * MIB

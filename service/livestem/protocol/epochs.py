@@ -16,6 +16,8 @@ from livestem.protocol.gaps import GapTracker
 from livestem.protocol.track import Track
 from livestem.wire import messages as m
 
+ENDED = 64  # epochs that are remembered as over; a word that comes later than so many starts is none
+
 
 @dataclass
 class Epochs:
@@ -79,4 +81,6 @@ class Epochs:
 
     def _end(self, track: Track) -> list[Effect]:
         self.ended.add(track.epoch)
+        if len(self.ended) > ENDED:
+            self.ended.remove(min(self.ended))  # epochs are clocks: the smallest is the one of longest ago
         return track.end()

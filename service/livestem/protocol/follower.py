@@ -130,8 +130,16 @@ class Follower:
         return effects
 
     def published(self, message: Message, now: float) -> list[Effect]:
-        """Take a message from the SUB."""
+        """Take a message from the SUB.
+
+        Raises
+        ------
+        WireError
+            If it is talk, which nobody publishes.
+        """
         header = message.header
+        if isinstance(header, m.Talk):
+            raise WireError("topic", f"a {m.tag_of(header)} is not published")
         if isinstance(header, m.Echo) and header.nonce == self._nonce and self.state == "proving":
             return self._proved(now)
         track = self._track(header.session, header.epoch)
@@ -165,7 +173,7 @@ class Follower:
         if isinstance(header, m.Welcome):
             return self._welcomed(asked.session, header, now)
         if isinstance(header, m.Attached):
-            return self._attached(header.stream, now)
+            return self._attached(header.stream, now) if header.stream.session == asked.session else []
         assert isinstance(asked, m.Snapshot) and isinstance(header, m.SnapshotPage)
         return self._page(asked, header, message, now)
 
@@ -217,11 +225,19 @@ class Follower:
     def _epochs(self, session: str) -> Epochs:
         return self._sessions.setdefault(session, Epochs(session, self._ordered, self._limits))
 
+    def _make_room(self, session: str) -> list[Effect]:
+        """Let the session go that was begun longest ago, if there would be too many with this one."""
+        if session in self._sessions or len(self._sessions) < self._limits.sessions:
+            return []
+        oldest = self._sessions.pop(next(iter(self._sessions)))
+        return [] if oldest.track is None else oldest.track.end()
+
     def _proved(self, now: float) -> list[Effect]:
         self.state = "following"
         self._requests.forget_all_but(m.Snapshot)
         effects: list[Effect] = []
-        for session in dict.fromkeys(s.session for s in self._streams):
+        for session in [*dict.fromkeys(s.session for s in self._streams)][-self._limits.sessions :]:  # the newest
+            effects += self._make_room(session)
             streams = [s for s in self._streams if s.session == session]
             epochs = self._epochs(session)
             if self._take == "attach":
@@ -245,7 +261,8 @@ class Follower:
 
     def _stranger(self, message: Message, now: float) -> list[Effect]:
         """A session or epoch we do not follow: a new one, or a publisher that started again."""
-        header, epochs = message.header, self._epochs(message.header.session)
+        header = message.header
+        epochs = self._sessions.get(header.session) or Epochs(header.session, self._ordered, self._limits)
         if header.epoch in epochs.ended or self._requests.under_way(m.Attach, header.session):
             return []
         if epochs.waits(header.epoch):  # reliable ones will be asked for in their turn
@@ -253,11 +270,14 @@ class Follower:
         if self._take != "new" or epochs.track is not None:
             return self._greet_again(now)
         stream = m.Stream(session=header.session, epoch=header.epoch, first_seq=1, last_seq=0)
-        return [*epochs.begin(stream, 1, now), *self.published(message, now)]
+        room = self._make_room(header.session)
+        self._sessions[header.session] = epochs
+        return [*room, *epochs.begin(stream, 1, now), *self.published(message, now)]
 
     def _attached(self, stream: m.Stream, now: float) -> list[Effect]:
         known = self._track(stream.session, stream.epoch)
-        effects = self._epochs(stream.session).begin(stream, stream.first_seq, now)
+        effects = self._make_room(stream.session)
+        effects += self._epochs(stream.session).begin(stream, stream.first_seq, now)
         late = stream.first_seq > 1 and known is None
         return [*effects, Lost(stream.session, 1, stream.first_seq - 1)] if late else effects
 
@@ -291,6 +311,8 @@ class Follower:
             return self._greet_again(now)  # the publisher has started again
         track.gaps.announced(header.watermark, now)
         first, last = (asked.cursor or 0) + 1, header.cursor or header.watermark + 1
+        if header.cursor is not None and header.cursor < first:
+            raise WireError("payload", "a page of a snapshot leads back to pages before it")
         effects = track.give_up(first, last - 1)
         if header.cursor is None:
             return [*effects, *self._newest(message)]

@@ -9,7 +9,8 @@ Rules
    one range at a time.
 4. What the sender no longer has is `gone`: settled, and remembered as lost, once.
 
-Everything is kept as ranges, so that neither a long gap nor a wrong number from a peer costs time or memory.
+Everything is kept as ranges, so that neither a long gap nor a wrong number from a peer costs time or memory. Beyond
+`MOST_RANGES` of them nothing more is taken from behind a gap: it is asked for again when the gap is filled.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 
 Range = tuple[int, int]  # first and last, inclusive
+
+MOST_RANGES = 10_000  # a link that loses every second message for a minute makes a tenth of it
 
 
 @dataclass
@@ -47,8 +50,10 @@ class GapTracker:
         self.last_known = self.first - 1
 
     def received(self, seq: int, now: float) -> bool:
-        """Note an arrival; False if it was here already (a duplicate)."""
-        if not self._settle(seq, seq):
+        """Note an arrival; False if it was here already (a duplicate), or comes behind too many gaps."""
+        behind_too_many = len(self._ahead) >= MOST_RANGES and seq > self.contiguous + 1
+        if behind_too_many or not self._settle(seq, seq):
+            self.announced(seq, now)
             return False
         self.announced(seq, now)
         return True

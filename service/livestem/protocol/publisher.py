@@ -154,8 +154,7 @@ class Publisher:
         if isinstance(request, m.Probe):
             yield Out(self.publish(m.Echo(nonce=request.nonce)))
         elif isinstance(request, m.Attach):
-            self.services.setdefault(peer, 0)
-            yield self._reply(peer, m.Attached(request_id=request.request_id, stream=self.state))
+            yield self._attach(peer, request)
         elif isinstance(request, m.Ack):
             self._on_ack(peer, request)
         elif isinstance(request, m.Resend):
@@ -171,13 +170,23 @@ class Publisher:
         if self.services.pop(peer, None) is not None and self.services:
             self.buffer.acknowledge(min(self.services.values()))
 
+    def _attach(self, peer: bytes, request: m.Attach) -> Out:
+        if not self._welcome(peer):
+            reason = f"{len(self.services)} services are attached, and no more may be"
+            return self._reply(peer, m.Refusal(request_id=request.request_id, reason=reason))
+        self.services.setdefault(peer, 0)
+        return self._reply(peer, m.Attached(request_id=request.request_id, stream=self.state))
+
+    def _welcome(self, peer: bytes) -> bool:
+        return peer in self.services or len(self.services) < self._limits.services
+
     def _on_ack(self, peer: bytes, ack: m.Ack) -> None:
         """With several services, a message is safe once the slowest has it.
 
         Who acknowledges is attached, even if we do not know it: a connection that was broken comes back under
         another address, and a service that was silent for long has been forgotten.
         """
-        if ack.epoch != self.epoch:
+        if ack.epoch != self.epoch or not self._welcome(peer):
             return
         self.services[peer] = max(self.services.get(peer, 0), ack.seq)
         self.buffer.acknowledge(min(self.services.values()))

@@ -18,6 +18,7 @@ from livestem.wire import messages as m
 from livestem.wire.codec import Message, decode, unnest
 
 TRIES = 3  # a message that cannot be read even when resent three times was made wrong
+SPOILT = 1000  # of which tries are counted: a burst and as much again
 HELD = 1000  # messages behind a gap: two bursts; beside `held_bytes`, because each costs a kilobyte whatever it carries
 
 
@@ -75,8 +76,11 @@ class Track:
         try:
             nested = open_nested(message, header.seq, self.limits)
         except WireError:
-            self._spoilt[header.seq] = self._spoilt.get(header.seq, 0) + 1
-            if self._spoilt[header.seq] < TRIES:
+            times = self._spoilt.pop(header.seq, 0) + 1
+            self._spoilt[header.seq] = times
+            if len(self._spoilt) > SPOILT:
+                del self._spoilt[next(iter(self._spoilt))]
+            if times < TRIES:
                 raise
             return self.give_up(header.seq, header.seq)
         return self.arrived(Deliver(nested, repaired=True), header.seq, now)

@@ -12,7 +12,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -37,6 +37,10 @@ _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(m.AnyHeader, strict=True)
+
+
+# The frames of a message within another; bounded here, because a list of millions takes ten times its bytes.
+_nested = msgspec.msgpack.Decoder(Annotated[list[bytes], msgspec.Meta(max_length=1024)])
 
 
 class _Stated(msgspec.Struct):
@@ -154,9 +158,10 @@ def nest(frames: Sequence[Buffer]) -> NDArray[np.uint8]:
 def unnest(array: NDArray[np.uint8]) -> list[bytes]:
     """Undo `nest`; WireError if it is no list of byte strings."""
     try:
-        return msgspec.msgpack.decode(array.data, type=list[bytes])
+        frames: list[bytes] = _nested.decode(array.data)
     except _BROKEN as e:
         raise WireError("payload", f"nested message: {e}") from e
+    return frames
 
 
 def _check(frames: Sequence[Buffer]) -> bytes:
