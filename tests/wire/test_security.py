@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import zmq
 
-from conftest import Service, free_ports, until
+from conftest import LONGEST_PATH, Service, free_ports, until
 from livestem.client import (
     Acquisition,
     Endpoint,
@@ -71,12 +71,12 @@ def ring(tmp_path: Path) -> Ring:
     return Ring(tmp_path)
 
 
-@pytest.fixture(params=["tcp", "ipc"])
+@pytest.fixture(params=["tcp", pytest.param("ipc", marks=pytest.mark.skipif(not zmq.has("ipc"), reason="no ipc"))])
 def where(request: pytest.FixtureRequest, ring: Ring, tmp_path: Path) -> Endpoint:
     """Where a guarded publisher is met: by its server key."""
     if request.param == "ipc":
-        if not zmq.has("ipc") or len(str(tmp_path)) > 85:
-            pytest.skip("no unix socket here")
+        if len(str(tmp_path)) > LONGEST_PATH:
+            pytest.skip("the test's folder is too deep for a unix socket")
         return Endpoint(f"ipc://{tmp_path / 'p'}", server_key=ring.server.public)
     return Endpoint(f"tcp://127.0.0.1:{free_ports()}", server_key=ring.server.public)
 
@@ -349,12 +349,14 @@ def test_without_keys_everybody_on_this_machine_has_every_role(context: zmq.Cont
 # --- keys that come and go ----------------------------------------------------------------------------------
 
 
-def test_a_key_that_is_added_needs_no_restart(results: Results, where: Endpoint, ring: Ring):
+def test_a_key_that_is_added_needs_no_restart(tcp: Endpoint, ring: Ring, context: Any, closing: ExitStack):
     """Neither of the publisher, nor of who was refused before: libzmq tries again."""
+    results = Results(context, tcp, ring.server)
+    closing.callback(results.hub.close)
     keys = ring.new("viewer")
     ring.new("other", "observer")
     first = results.publish()
-    with Subscriber(where, keys=keys) as subscriber:
+    with Subscriber(tcp, keys=keys) as subscriber:
         with pytest.raises(TransportError):
             subscriber.wait_subscribed(0.3)
         until(lambda: results.rejected)
@@ -430,6 +432,35 @@ def test_a_scan_goes_on_while_another_service_is_thrown_out(where: Endpoint, rin
         assert sorted(h.seq for h in services["stays"].reliable) == list(range(1, 103))
         assert max(h.seq for h in services["goes"].reliable) <= 51
         acquisition.wait_acknowledged(20.0)
+
+
+def test_keys_that_are_forgotten_at_a_restart_and_then_remembered(tcp: Endpoint, ring: Ring, serve: Serve):
+    """ZeroMQ's client gives such a line up for good; ours dials again."""
+    service = serve(tcp, keys=ring.new("service", "service"))
+    for keys in (ring.server, None, ring.server):
+        with Acquisition("s1", tcp, recorded=True, keys=keys) as acquisition:
+            if keys is None:
+                with Subscriber(tcp, keys=ring.new("viewer")) as viewer, pytest.raises(TransportError, match="no keys"):
+                    viewer.wait_subscribed(1.0)
+                with pytest.raises(TransportError):
+                    acquisition.wait_for_service(0.1)
+                continue
+            acquisition.wait_for_service(20.0)
+            with acquisition.start_scan(PLAN) as scan:
+                scan.haadf(FRAME)
+            acquisition.wait_acknowledged(10.0)
+    assert [h.seq for h in service.reliable] == [1, 2, 3] * 2
+
+
+def test_what_is_wrong_about_keys_is_said(tcp: Endpoint, ring: Ring, context: zmq.Context[Any], closing: ExitStack):
+    results = Results(context, tcp, ring.server)
+    closing.callback(results.hub.close)
+    plain, keys = Endpoint(tcp.endpoint), ring.new("viewer")
+    for dial in (Subscriber(plain), Instrument(plain)):
+        with dial, pytest.raises(TransportError, match="it wants keys: give --keys and --server-key"):
+            dial.wait_subscribed(1.0) if isinstance(dial, Subscriber) else dial.request_scan(ScanRequest(), 1.0)
+    with Subscriber(tcp, keys=keys) as unlisted, pytest.raises(TransportError, match="is our public key in its list"):
+        unlisted.wait_subscribed(0.5)
 
 
 def test_an_empty_list_lets_nobody_in(results: Results, where: Endpoint, ring: Ring, caplog: pytest.LogCaptureFixture):

@@ -16,7 +16,7 @@ import zmq
 
 from livestem.client.endpoints import Endpoint
 from livestem.client.keys import Keys
-from livestem.client.sockets import dialling
+from livestem.client.line import Line, advice
 from livestem.client.tally import Tally
 from livestem.domain.errors import TransportError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
@@ -78,19 +78,24 @@ class Connection:
             session=session,
             limits=limits,
         )
-        self.sub = dialling(context, zmq.SUB, endpoint, keys, limits)
+        self._lines = [Line(context, kind, endpoint, keys, limits) for kind in (zmq.SUB, zmq.DEALER)]
+        self.sub, self.dealer = (line.socket for line in self._lines)
         self.sub.setsockopt(zmq.RCVHWM, _RCVHWM)
         # the echo's topic last: who hears its nonce has the other subscription too
         for topic in (f"{stream}.{session}.", f"{stream}..echo") if session else (f"{stream}.",):
             self.sub.setsockopt(zmq.SUBSCRIBE, topic.encode())
-        self.dealer = dialling(context, zmq.DEALER, endpoint, keys, limits)
         self.dealer.setsockopt(zmq.SNDHWM, 1000)
         try:
-            self.sub.connect(endpoint.endpoint)
-            self.dealer.connect(endpoint.talk)
-        except zmq.ZMQError as e:
+            for line, where in zip(self._lines, (endpoint.endpoint, endpoint.talk), strict=True):
+                line.dial(where)
+        except TransportError:
             self.close()
-            raise TransportError(f"{endpoint.endpoint} is no address to connect to ({e.strerror})") from e
+            raise
+
+    @property
+    def advice(self) -> str:
+        """What to look at about keys if nobody answers."""
+        return advice(self.endpoint, any(line.mismatched for line in self._lines))
 
     def register(self, poller: zmq.Poller) -> None:
         """Have `poller` watch both sockets."""
@@ -101,6 +106,8 @@ class Connection:
         """Take at most `most` messages from each socket; return what is for the application."""
         now = time.monotonic()
         effects: list[Effect] = []
+        for line in self._lines:
+            line.tend()
         for socket, handle in ((self.dealer, self.follower.replied), (self.sub, self.follower.published)):
             for message in self._arrived(socket, most):
                 try:
@@ -117,8 +124,8 @@ class Connection:
 
     def close(self) -> None:
         """Close both sockets."""
-        self.sub.close(linger=0)
-        self.dealer.close(linger=100)
+        for line, linger_ms in zip(self._lines, (0, 100), strict=True):
+            line.close(linger_ms)
 
     def _perform(self, effects: list[Effect]) -> list[Effect]:
         for effect in effects:

@@ -22,7 +22,7 @@ import zmq
 
 from livestem.client.endpoints import ACQUISITION, Endpoint
 from livestem.client.keys import Keys, given_keys
-from livestem.client.sockets import check_dialling, dialling
+from livestem.client.line import Line, advice, server_key
 from livestem.client.tally import Tally
 from livestem.domain.errors import RefusedError, TransportError, UsageError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
@@ -78,23 +78,24 @@ class Instrument:
         except ValueError as e:
             raise UsageError(str(e)) from e
         own = given_keys(keys)
-        check_dialling(self.endpoint, own)
+        server_key(self.endpoint, own)  # refused now, before anything is opened
         self._name, self._limits = name, limits
         self._dropped = Tally("reply")
         self._own_context = zmq.Context() if context is None else None
-        self._dealer = dialling(
+        self._line = Line(
             context or self._own_context,  # type: ignore[arg-type]
             zmq.DEALER,
             self.endpoint,
             own,
             limits,
         )
+        self._dealer = self._line.socket
         self._dealer.setsockopt(zmq.IMMEDIATE, 1)  # queue for no one who is not there
         try:
-            self._dealer.connect(self.endpoint.talk)
-        except zmq.ZMQError as e:
+            self._line.dial(self.endpoint.talk)
+        except TransportError:
             self.close()
-            raise TransportError(f"{self.endpoint.endpoint} is no address to connect to ({e.strerror})") from e
+            raise
 
     def request_scan(
         self, request: ScanRequest, timeout_s: float = 10.0, *, request_id: str | None = None
@@ -128,7 +129,7 @@ class Instrument:
         if not isinstance(welcome, m.Welcome):
             where = self.endpoint.endpoint
             todo = "start `livestem simulate --requests` or give --acquisition"
-            raise TransportError(f"no instrument at {where} {within}; {todo}")
+            raise TransportError(f"no instrument at {where} {within}; {todo}{self._advice()}")
         stream = welcome.streams[0] if welcome.streams else m.Stream(session="", epoch=0, first_seq=0, last_seq=0)
         asked = m.RequestScan(
             request_id=request_id or _fresh(), session=stream.session, epoch=stream.epoch, request=request
@@ -143,7 +144,7 @@ class Instrument:
 
     def close(self) -> None:
         """Leave; what was granted is scanned all the same."""
-        self._dealer.close(linger=0)
+        self._line.close()
         if self._own_context is not None:
             self._own_context.term()
 
@@ -156,9 +157,13 @@ class Instrument:
         self.close()
         return False
 
+    def _advice(self) -> str:
+        return advice(self.endpoint, self._line.mismatched)
+
     def _ask(self, header: m.Talk, deadline: float) -> m.Talk | None:
         """Say something until it is answered; return the answer, or None if there is none by the deadline."""
         while (left := deadline - time.monotonic()) > 0:
+            self._line.tend()
             again = time.monotonic() + min(left, _RETRY_S)
             if self._dealer.poll(_ms(again), zmq.POLLOUT):  # somebody is connected
                 with contextlib.suppress(zmq.Again):  # and has just left

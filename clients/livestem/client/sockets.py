@@ -1,4 +1,4 @@
-"""Sockets as they leave the process: bound or connected, with the options that keep strangers and cut lines cheap.
+"""Sockets as they leave the process: bound (here) or connected (`line`), so that strangers and cut lines cost little.
 
 ==================  ==========================================================================================
 option              why
@@ -7,7 +7,7 @@ MAXMSGSIZE          a frame far beyond the limits is never given memory: its sen
                     a little beyond is read, and refused by name (`wire.codec`)
 HANDSHAKE_IVL       who does not finish a handshake is let go; who was refused tries again after so long
 BACKLOG             after a rebind everybody comes back at once
-HEARTBEAT_*         a line that was cut without a word (half-open) is noticed on both sides, and dialled again
+HEARTBEAT_*         a line that was cut without a word (half-open) is noticed on both sides, and dialled again (`line`)
 ==================  ==========================================================================================
 """
 
@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import zmq
 
-from livestem.client.endpoints import Endpoint, refuse_open_bind
+from livestem.client.endpoints import refuse_open_bind
 from livestem.client.guard import Guard
-from livestem.client.keys import Keys, public_key
-from livestem.domain.errors import TransportError, UsageError
+from livestem.domain.errors import TransportError
 from livestem.domain.limits import Limits
 
 Socket = zmq.Socket[bytes]
@@ -27,8 +26,6 @@ Context = zmq.Context[Socket]
 _ROOM = 2  # times `message_bytes`: what is beyond the limit by less is still refused by name instead of by hanging up
 _HANDSHAKE_MS = 5_000  # takes milliseconds, on two busy cores some hundred
 _BACKLOG = 1_024  # two connections of each of 500 subscribers
-_BEAT_MS = 5_000
-_SILENT_MS = 20_000  # the largest message needs 27 Mbit/s to be through by then; `vanish_s` is well above
 _UNBIND_MS = 1_000  # takes less than one
 
 
@@ -50,7 +47,7 @@ def bound(context: Context, kind: int, endpoint: str, limits: Limits, guard: Gua
     if guard is None:
         refuse_open_bind(endpoint)
     socket = context.socket(kind)
-    _common(socket, limits)
+    common(socket, limits)
     socket.setsockopt(zmq.SNDHWM, queue)
     socket.setsockopt(zmq.BACKLOG, _BACKLOG)
     if guard is not None:
@@ -76,50 +73,7 @@ def unbind(socket: Socket) -> None:
         socket.close(linger=0)
 
 
-def dialling(context: Context, kind: int, endpoint: Endpoint, keys: Keys | None, limits: Limits) -> Socket:
-    """Return a socket that is ready to connect to an endpoint: a CURVE client if that has a server key.
-
-    Raises
-    ------
-    UsageError
-        If we have no keys of our own, or the server's cannot be read.
-    """
-    socket = context.socket(kind)
-    try:
-        _identify(socket, endpoint, keys)
-    except UsageError:
-        socket.close(linger=0)
-        raise
-    _common(socket, limits)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, _BEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TTL, _SILENT_MS)  # tells the other side to do likewise
-    return socket
-
-
-def check_dialling(endpoint: Endpoint, keys: Keys | None) -> None:
-    """Raise `UsageError` if an endpoint cannot be dialled with these keys: before anything is opened."""
-    _server_key(endpoint, keys)
-
-
-def _server_key(endpoint: Endpoint, keys: Keys | None) -> str | None:
-    if endpoint.server_key is None:
-        return None
-    if keys is None:
-        raise UsageError(
-            f"{endpoint.endpoint} has a server key, which takes a key of our own: give --keys "
-            "(make one: livestem keys new NAME)"
-        )
-    return public_key(endpoint.server_key)
-
-
-def _identify(socket: Socket, endpoint: Endpoint, keys: Keys | None) -> None:
-    server = _server_key(endpoint, keys)
-    if server is not None and keys is not None:
-        socket.curve_serverkey = server.encode()
-        socket.curve_publickey, socket.curve_secretkey = keys.public.encode(), keys.secret.encode()
-
-
-def _common(socket: Socket, limits: Limits) -> None:
+def common(socket: Socket, limits: Limits) -> None:
+    """Set what every socket needs, bound or connecting."""
     socket.setsockopt(zmq.MAXMSGSIZE, _ROOM * limits.message_bytes)
     socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)

@@ -127,6 +127,7 @@ class Subscriber:
                 where = self._connection.endpoint.endpoint
                 raise TransportError(
                     f"no service answers at {where} within {timeout_s:g} s; start `livestem serve` or give --results"
+                    f"{self._connection.advice}"
                 )
 
     def receive(self, timeout_s: float | None = None) -> Message | None:

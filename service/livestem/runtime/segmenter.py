@@ -27,7 +27,7 @@ import zmq
 from numpy.typing import NDArray
 
 from livestem.client.hub import Hub
-from livestem.client.sockets import check_dialling
+from livestem.client.line import server_key
 from livestem.domain import life
 from livestem.domain.errors import DiskFullError, LivestemError
 from livestem.domain.geometry import Grid
@@ -86,7 +86,7 @@ class Segmenter:
         self._epoch = time.time_ns()
         keys = settings.own_keys()
         for adapter in settings.acquisition:
-            check_dialling(adapter, keys)
+            server_key(adapter, keys)  # what is missing is said now
         self._encoders = Encoders.configured(settings)
         self._encoders.of(PRESETS[settings.processing.preset or "default"])  # what is missing is said now
         with ExitStack() as opened:  # closes what is open already if a later part cannot be opened

@@ -1,0 +1,126 @@
+"""A line to a publisher: one socket that connects, with our key if the other side has one, and is kept alive.
+
+ZeroMQ dials again by itself where nobody answers, a connection breaks or a handshake takes too long. It gives up for
+good where the other side speaks another mechanism: keys on one side only. An adapter that was started without its keys by
+mistake, and then with them, would never be followed again; so such a line is hung up and dialled anew every second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import zmq
+
+from livestem.client.endpoints import Endpoint
+from livestem.client.keys import Keys, public_key
+from livestem.client.sockets import Context, common
+from livestem.domain.errors import TransportError, UsageError
+from livestem.domain.limits import Limits
+
+_BEAT_MS = 5_000
+_SILENT_MS = 20_000  # the largest message needs 27 Mbit/s to be through by then; `vanish_s` is well above
+_REDIAL_S = 1.0  # a person restarts something meanwhile; a try costs both sides a millisecond
+_GIVES_UP = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+
+
+class Line:
+    """One connecting socket.
+
+    Parameters
+    ----------
+    context : zmq.Context
+    kind : int
+        ``zmq.SUB`` or ``zmq.DEALER``.
+    endpoint : Endpoint
+    keys : Keys or None
+        Our own, if the endpoint has a server key.
+    limits : Limits
+
+    Attributes
+    ----------
+    socket : zmq.Socket
+        Set its options, then `dial`.
+    mismatched : bool
+        Whether the other side was last heard to have keys and we dial without, or the other way round.
+
+    Raises
+    ------
+    UsageError
+        If there is a server key and we have none of our own, or it cannot be read.
+    """
+
+    def __init__(self, context: Context, kind: int, endpoint: Endpoint, keys: Keys | None, limits: Limits) -> None:
+        server = server_key(endpoint, keys)
+        self.socket = context.socket(kind)
+        common(self.socket, limits)
+        self.socket.setsockopt(zmq.HEARTBEAT_IVL, _BEAT_MS)
+        self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENT_MS)
+        self.socket.setsockopt(zmq.HEARTBEAT_TTL, _SILENT_MS)  # tells the other side to do likewise
+        if server is not None and keys is not None:
+            self.socket.curve_serverkey = server.encode()
+            self.socket.curve_publickey, self.socket.curve_secretkey = keys.public.encode(), keys.secret.encode()
+        self._monitor = self.socket.get_monitor_socket(_GIVES_UP)
+        self._where, self._redial_at = "", 0.0
+        self.mismatched = False
+
+    def dial(self, where: str) -> None:
+        """Connect; that nobody is there yet is no error.
+
+        Raises
+        ------
+        TransportError
+            If it is no address.
+        """
+        try:
+            self.socket.connect(where)
+        except zmq.ZMQError as e:
+            raise TransportError(f"{where} is no address to connect to ({e.strerror})") from e
+        self._where = where
+
+    def tend(self) -> None:
+        """Dial again what ZeroMQ has given up; to be called now and then."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._monitor.recv_multipart(zmq.NOBLOCK)
+                self.mismatched = True
+                self._redial_at = self._redial_at or time.monotonic() + _REDIAL_S
+        if self._redial_at and time.monotonic() >= self._redial_at:
+            self._redial_at = 0.0
+            with contextlib.suppress(zmq.ZMQError):  # it may have gone already
+                self.socket.disconnect(self._where)
+            self.socket.connect(self._where)
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Hang up."""
+        if not self.socket.closed:
+            self.socket.disable_monitor()
+            self._monitor.close(linger=0)
+            self.socket.close(linger=linger_ms)
+
+
+def server_key(endpoint: Endpoint, keys: Keys | None) -> str | None:
+    """Return the public key of whom we meet at an endpoint, or None.
+
+    Raises
+    ------
+    UsageError
+        If it has one and we have none of our own, or it cannot be read.
+    """
+    if endpoint.server_key is None:
+        return None
+    if keys is None:
+        raise UsageError(
+            f"{endpoint.endpoint} has a server key, which takes a key of our own: give --keys "
+            "(make one: livestem keys new NAME)"
+        )
+    return public_key(endpoint.server_key)
+
+
+def advice(endpoint: Endpoint, mismatched: bool) -> str:
+    """Return what to look at about keys if nobody answers at an endpoint; "" if nothing."""
+    if endpoint.server_key is None:
+        return "; it wants keys: give --keys and --server-key" if mismatched else ""
+    if mismatched:
+        return "; it has no keys: start it with --keys, or leave out --server-key"
+    return "; is our public key in its list, and is --server-key its own?"
