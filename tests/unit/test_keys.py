@@ -11,30 +11,12 @@ import pytest
 import zmq.auth
 from typer.testing import CliRunner
 
+from crafted import CRAFTED
 from livestem.cli.__main__ import app
 from livestem.client.endpoints import Endpoint
 from livestem.client.keys import Holder, load_keys, new_pair, public_key, read_allowed
 from livestem.domain.errors import UsageError
 from livestem.runtime.settings import Settings, load_settings
-
-CRAFTED = [
-    "..",
-    ".",
-    "",
-    "a/b",
-    "a\\b",
-    "/etc/x",
-    "a\0b",
-    "NUL",
-    "con",
-    "LPT1",
-    "Com9",
-    "ａ",
-    "а",
-    "a b",
-    "a.b",
-    "x" * 65,
-]
 
 
 def refusal(call: object, *arguments: object) -> str:
@@ -76,7 +58,7 @@ def test_nothing_is_overwritten(tmp_path: Path):
     assert list(read_allowed(tmp_path)[0]) == [first.public]
 
 
-@pytest.mark.parametrize("name", CRAFTED)
+@pytest.mark.parametrize("name", CRAFTED.values(), ids=CRAFTED)
 def test_a_crafted_name_makes_nothing(tmp_path: Path, name: str):
     assert "key name" in refusal(new_pair, tmp_path / "keys", name)
     assert not (tmp_path / "keys").exists() and list(tmp_path.iterdir()) == []

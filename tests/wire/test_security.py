@@ -32,6 +32,7 @@ from livestem.client.guard import Guard
 from livestem.client.hub import Hub
 from livestem.client.keys import new_pair
 from livestem.domain.errors import LivestemError, RefusedError, TransportError, UsageError, WireError
+from livestem.domain.limits import Limits
 from livestem.protocol.follower import Refused
 from livestem.protocol.permission import Role
 from livestem.protocol.publisher import Publisher
@@ -516,11 +517,9 @@ def _address(where: Endpoint) -> tuple[str, int]:
 
 def test_a_frame_far_beyond_the_limit_costs_its_sender_the_connection(context: zmq.Context[Any]):
     """A little beyond is refused by name; far beyond is never read, and an honest peer beside it notices nothing."""
-    from livestem.domain.limits import Limits
-
     where = Endpoint(f"tcp://127.0.0.1:{free_ports()}")
     rejected: list[WireError] = []
-    hub = Hub(context, where, 1, stream="res", server="t", limits=Limits(message_bytes=100_000),
+    hub = Hub(context, where, 1, stream="res", server="t", limits=Limits(talk_bytes=100_000),
               on_rejected=rejected.append)  # fmt: skip
     try:
         with context.socket(zmq.DEALER) as greedy, context.socket(zmq.DEALER) as honest:

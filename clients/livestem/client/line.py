@@ -1,8 +1,8 @@
 """A line to a publisher: one socket that connects, with our key if the other side has one, and is kept alive.
 
 ZeroMQ dials again by itself where nobody answers, a connection breaks or a handshake takes too long. It gives up for
-good where the other side speaks another mechanism: keys on one side only. An adapter that was started without its keys by
-mistake, and then with them, would never be followed again; so such a line is hung up and dialled anew every second.
+good where the other side speaks another mechanism: keys on one side only. An adapter that was started without its keys
+by mistake, and then with them, would never be followed again; so such a line is hung up and dialled anew every second.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Line:
     def __init__(self, context: Context, kind: int, endpoint: Endpoint, keys: Keys | None, limits: Limits) -> None:
         server = server_key(endpoint, keys)
         self.socket = context.socket(kind)
-        common(self.socket, limits)
+        common(self.socket, limits.message_bytes)
         self.socket.setsockopt(zmq.HEARTBEAT_IVL, _BEAT_MS)
         self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENT_MS)
         self.socket.setsockopt(zmq.HEARTBEAT_TTL, _SILENT_MS)  # tells the other side to do likewise

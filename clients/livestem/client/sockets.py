@@ -4,7 +4,7 @@
 option              why
 ==================  ==========================================================================================
 MAXMSGSIZE          a frame far beyond the limits is never given memory: its sender loses the connection. What is
-                    a little beyond is read, and refused by name (`wire.codec`)
+                    a little beyond is read, and refused by name (`wire.codec`). Who binds is only ever talked to
 HANDSHAKE_IVL       who does not finish a handshake is let go; who was refused tries again after so long
 BACKLOG             after a rebind everybody comes back at once
 HEARTBEAT_*         a line that was cut without a word (half-open) is noticed on both sides, and dialled again (`line`)
@@ -23,7 +23,7 @@ from livestem.domain.limits import Limits
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
-_ROOM = 2  # times `message_bytes`: what is beyond the limit by less is still refused by name instead of by hanging up
+_ROOM = 2  # times the limit: what is beyond it by less is still refused by name instead of by hanging up
 _HANDSHAKE_MS = 5_000  # takes milliseconds, on two busy cores some hundred
 _BACKLOG = 1_024  # two connections of each of 500 subscribers
 _UNBIND_MS = 1_000  # takes less than one
@@ -47,7 +47,7 @@ def bound(context: Context, kind: int, endpoint: str, limits: Limits, guard: Gua
     if guard is None:
         refuse_open_bind(endpoint)
     socket = context.socket(kind)
-    common(socket, limits)
+    common(socket, limits.talk_bytes)
     socket.setsockopt(zmq.SNDHWM, queue)
     socket.setsockopt(zmq.BACKLOG, _BACKLOG)
     if guard is not None:
@@ -73,7 +73,7 @@ def unbind(socket: Socket) -> None:
         socket.close(linger=0)
 
 
-def common(socket: Socket, limits: Limits) -> None:
-    """Set what every socket needs, bound or connecting."""
-    socket.setsockopt(zmq.MAXMSGSIZE, _ROOM * limits.message_bytes)
+def common(socket: Socket, most_bytes: int) -> None:
+    """Set what every socket needs, bound or connecting; `most_bytes` is the largest frame that may be sent to it."""
+    socket.setsockopt(zmq.MAXMSGSIZE, _ROOM * most_bytes)
     socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)

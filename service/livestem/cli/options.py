@@ -15,6 +15,7 @@ import typer
 from livestem.client.endpoints import ACQUISITION, RESULTS, Endpoint
 from livestem.client.keys import KEYS_ENVIRONMENT
 from livestem.domain.errors import UsageError
+from livestem.domain.names import check_name
 from livestem.domain.parameters import Processing
 
 if TYPE_CHECKING:
@@ -82,7 +83,14 @@ EnergyAxis = Annotated[
 Haadf = Annotated[Path | None, typer.Option("--haadf", help="File with the HAADF image.")]
 Eds = Annotated[Path | None, typer.Option("--eds", help="File with the EDS spectrum image.")]
 Image = Annotated[str | None, typer.Option("--image", help="Which image is the HAADF, where there are several.")]
-Session = Annotated[str | None, typer.Option("--session", help="Name of the session; a fresh one by default.")]
+Session = Annotated[
+    str | None,
+    typer.Option(
+        "--session",
+        callback=lambda name: legal(name, "session"),  # before anything is read or made
+        help="Name of the session; a fresh one by default.",
+    ),
+]
 AcquisitionAt = Annotated[
     str, typer.Option("--acquisition", help="ZeroMQ endpoint that acquisition data are published at.")
 ]
@@ -108,6 +116,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON, for machines.")]
 
 ACQUISITION_AT = ACQUISITION.endpoint
 RESULTS_AT = RESULTS.endpoint
+
+
+def legal(name: str | None, what: str) -> str | None:
+    """Return a name given on the command line, if there is one; it may become a folder."""
+    try:
+        return None if name is None else check_name(name, what)
+    except ValueError as e:
+        raise UsageError(str(e)) from e
 
 
 def endpoint(text: str, server_key: str | None = None) -> Endpoint:

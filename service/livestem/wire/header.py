@@ -45,8 +45,12 @@ class Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_
     payload: Annotated[tuple[Payload, ...], Meta(max_length=4)] = ()
 
     def __post_init__(self) -> None:
+        """Whatever names a scan beside its session: both become folders."""
         if self.session:
             check_name(self.session, "session")
+        scan_id = getattr(self, "scan_id", None)
+        if scan_id is not None:
+            check_name(scan_id, "scan")
 
 
 class Reliable(Header, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,10 +69,6 @@ class OfScan(Reliable, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A reliable message about one scan."""
 
     scan_id: str
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_name(self.scan_id, "scan")
 
 
 def tag_of(header: Header | type[Header]) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from livestem.domain.names import check_name
 from livestem.domain.request import ScanGrant, ScanRequest
 from livestem.wire.header import Count, Header, Index, Key, Side, Text
 
@@ -31,6 +32,10 @@ class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     epoch: Count
     first_seq: Count
     last_seq: Count
+
+    def __post_init__(self) -> None:
+        if self.session:  # as in a header
+            check_name(self.session, "session")
 
 
 class Welcome(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="welcome"):
