@@ -6,7 +6,9 @@ would; all else is compared with that scrape.
 
 from __future__ import annotations
 
+import functools
 import re
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from typing import get_args
 
 import msgspec
 import pytest
+import zmq
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from scans import ASKED, plan, tiles
@@ -31,6 +34,7 @@ from livestem.runtime.metrics import STAGES, STATUSES
 from livestem.runtime.segmenter import Segmenter
 from livestem.runtime.settings import Http, Settings
 from livestem.wire import messages as m
+from livestem.wire.codec import decode, encode
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 FINALS_S = 60.0  # of a small scan on a busy machine; it takes a second
@@ -63,25 +67,67 @@ class Source:
         return iter(tiles(self.plan))
 
 
+class Weather:
+    """A link that loses the first tile, doubles the second and adds a stranger's message."""
+
+    def __init__(self) -> None:
+        self._tiles = 0
+
+    def __call__(self, frames: list[bytes]) -> Iterator[list[bytes]]:
+        self._tiles += frames[0].endswith(b".haadf_tile")
+        if self._tiles == 1 and frames[0].endswith(b".haadf_tile"):
+            return
+        yield frames
+        if self._tiles == 2 and frames[0].endswith(b".haadf_tile"):
+            yield frames
+            yield [frames[0], b"GET /evil HTTP/1.1", b""]
+
+
+def ask_again(settings: Settings) -> None:
+    """Ask for the first result of the session once more, as a subscriber with a gap would."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.linger = 0
+        dealer.connect(settings.results.talk)
+        hello = m.Hello(request_id="hello", versions=(m.VERSION,), role="observer", session=SESSION)
+        dealer.send_multipart(encode(hello))
+        assert dealer.poll(10_000)
+        welcome = decode(dealer.recv_multipart()).header
+        assert isinstance(welcome, m.Welcome)
+        (stream,) = [stream for stream in welcome.streams if stream.session == SESSION]
+        again = m.Resend(request_id="again", session=SESSION, epoch=stream.epoch, first=1, last=1)
+        dealer.send_multipart(encode(again))
+        assert dealer.poll(10_000)
+
+
 def families(segmenter: Segmenter) -> dict[str, Metric]:
     with urllib.request.urlopen(f"http://127.0.0.1:{segmenter.http.port}/metrics", timeout=10) as answer:
         return {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
 
 
 @pytest.fixture(scope="module")
-def scrape(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Metric]:
+def scrape() -> dict[str, Metric]:
     """What a service that has done a scan answers to a scrape, by family."""
+    return scraped()
+
+
+@functools.cache  # one scan for every module that looks at it
+def scraped() -> dict[str, Metric]:
+    with tempfile.TemporaryDirectory() as store:
+        return scan_and_scrape(store)
+
+
+def scan_and_scrape(store: str) -> dict[str, Metric]:
     data, results = free_port_pairs(2)
     settings = Settings(
         acquisition=(Endpoint(f"tcp://127.0.0.1:{data}"),),
         results=Endpoint(f"tcp://127.0.0.1:{results}"),
         http=Http(port=0),
-        store=str(tmp_path_factory.mktemp("store")),
+        store=store,
     )
     segmenter = Segmenter(settings, lambda text: None)
     try:
         with (
-            Acquisition(SESSION, settings.acquisition[0], recorded=True) as source,
+            Acquisition(SESSION, settings.acquisition[0], recorded=True, link=Weather()) as source,
             Subscriber(settings.results, name='a"b\n') as subscriber,
         ):
             subscriber.wait_subscribed(10.0)
@@ -93,6 +139,7 @@ def scrape(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Metric]:
                 if isinstance(message.header, m.ScanDone):
                     assert message.header.status == "complete", message.header.reason
                     break
+            ask_again(settings)
             for thread in threading.enumerate():
                 if thread.name == "warm-up":
                     thread.join(FINALS_S)
@@ -120,7 +167,9 @@ def value(scrape: dict[str, Metric], name: str, **labels: str) -> float:
 def test_a_scan_has_been_counted(scrape):
     assert value(scrape, "livestem_tiles_received_total", modality="haadf") == 6
     assert value(scrape, "livestem_scans_total", status="complete") == value(scrape, "livestem_scans_total") == 1
-    assert value(scrape, "livestem_rejected_total") == 0
+    assert value(scrape, "livestem_rejected_total") == 1
+    assert value(scrape, "livestem_gap_repairs_total") >= 1
+    assert value(scrape, "livestem_subscriber_gaps_total") >= 1
     assert value(scrape, "livestem_tiles_missing") == 0
     maps = value(scrape, "livestem_live_maps_total")
     assert maps == value(scrape, "livestem_stage_duration_seconds_count", stage="live") >= 1

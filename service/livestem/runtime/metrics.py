@@ -58,9 +58,11 @@ class Metrics:
         self.duplicates = self._counter("livestem_tiles_duplicate", "Tiles that were here already")
         self.counts = self._counter("livestem_eds_counts", "EDS photons counted in")
         self.bytes = self._counter("livestem_received_bytes", "Bytes of acquisition messages received")
-        self.rejected = self._counter("livestem_rejected", "Messages dropped, by reason", reason=REASONS)
+        self.rejected = self._counter(
+            "livestem_rejected", "Messages and connections refused, by reason", reason=REASONS
+        )
         self.repairs = self._counter("livestem_gap_repairs", "Acquisition messages that came by resend")
-        self.subscriber_gaps = self._counter("livestem_subscriber_gaps", "Gaps that subscribers asked to have filled")
+        self.subscriber_gaps = self._counter("livestem_subscriber_gaps", "Requests of subscribers to fill a gap")
         self.missing = self._gauge(
             "livestem_tiles_missing",
             "Missing bands of rows: of open scans in frames before the newest, and of the last finished scan",
