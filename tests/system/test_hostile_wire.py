@@ -1,4 +1,7 @@
-"""A peer that sends rubbish: each message dropped and counted by reason, the service alive, the scan unharmed."""
+"""The hostile corpus against a running service, at every door: all of it counted by reason, the scan unharmed.
+
+Whoever sends it does so beside an honest scan, whose digest must be that of the same scan in peace.
+"""
 
 from __future__ import annotations
 
@@ -7,156 +10,273 @@ import json
 import os
 import socket
 import struct
-import zlib
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import msgpack
 import msgspec
 import numpy as np
+import psutil
 import pytest
 import zmq
 from processes import Service, wait_for
 
-from livestem.client import Acquisition, Haadf, Sampling, ScanPlan
+import hostile
+from hostile import ANNOUNCED, BROKEN, REPLIES, REQUESTS, SUBSCRIPTIONS, TCP, WRONG, Case
+from hostile_making import PLAN, REFUSED, SCAN, SIDE, sent
+from livestem.client import Acquisition, Haadf, Sampling, ScanPlan, ScanWriter, Subscriber
 from livestem.domain.errors import RefusedError
-from livestem.domain.limits import DEFAULT_LIMITS
 from livestem.domain.parameters import Processing
 from livestem.wire import messages as m
+from livestem.wire.codec import decode
 
 pytestmark = pytest.mark.system
 
-SHAPE = (32, 32)
-PLAN = ScanPlan(haadf=Haadf(sampling=Sampling(shape=SHAPE, pixel_nm=(1.0, 1.0)), dtype="<u2"), frames=2)
-PICTURE = np.random.default_rng(0).integers(100, 1000, (2, *SHAPE)).astype("<u2")
+FIELD = msgspec.convert(PLAN, ScanPlan)
+RNG = np.random.default_rng(0)
+PICTURE = RNG.integers(100, 1000, (2, SIDE, SIDE)).astype("<u2")
+COUNTS = RNG.poisson(3.0, (2, SIDE, SIDE)).astype("u1")
+MOST_MIB = 400.0  # that a service may grow by: a message of 64 MiB is held some times over, a plan's sums are small
 
 
-def _framed(*frames: bytes) -> list[bytes]:
-    """Return frames with a right checksum: what is wrong with them is wrong for another reason."""
-    crc = 0
-    for frame in frames:
-        crc = zlib.crc32(frame, crc)
-    return [*frames, crc.to_bytes(4, "little")]
+class Grown:
+    """Watches how far a service's memory grows."""
+
+    def __init__(self, service: Service) -> None:
+        self._process = psutil.Process(service.process.pid)
+        self._before = self._process.memory_info().rss
+
+    def check(self) -> None:
+        grown = (self._process.memory_info().rss - self._before) / 2**20
+        assert grown < MOST_MIB, f"{grown:.0f} MiB more than before"
 
 
-def _tile(session: str, **changes: Any) -> dict[str, Any]:
-    """Return the header of a legal tile, as any MessagePack library writes it, with changes."""
-    payload = [{"dtype": "<u2", "shape": [1, 32], "codec": "raw"}]
-    header = {
-        **{"v": 1, "type": "haadf_tile", "session": session, "epoch": 1, "sent_ns": 0, "payload": payload},
-        **{"seq": 1, "scan_id": "s", "frame": 0, "y": 0, "x": 0},
-    }
-    return {k: v for k, v in (header | changes).items() if v is not None}
+@pytest.fixture(autouse=True)
+def bounded(service: Service) -> Iterator[None]:
+    """Whatever is sent: the service is alive afterwards, answers within seconds, and has not grown without bound."""
+    grown = Grown(service)
+    yield
+    began = time.monotonic()
+    service.assert_well()
+    assert time.monotonic() - began < 10
+    grown.check()
 
 
-def _sent(session: str, body: bytes = bytes(64), topic: bytes | None = None, **changes: Any) -> list[bytes]:
-    header = msgpack.packb(_tile(session, **changes))
-    return _framed(topic if topic is not None else f"acq.{session}.haadf_tile".encode(), header, body)
+def rejected(service: Service) -> Counter[str]:
+    """Return what was dropped so far, by reason."""
+    reasons = {case.reason for case in (*BROKEN, *WRONG)}
+    return Counter({reason: int(service.metric("livestem_rejected_total", reason=reason)) for reason in reasons})
 
 
-def _flipped(session: str) -> list[bytes]:
-    frames = _sent(session)
-    frames[1] = frames[1][:-1] + bytes([frames[1][-1] ^ 1])
-    return frames
+def counted(service: Service, before: Counter[str], expected: Counter[str]) -> None:
+    """Wait until so many more messages of each reason were dropped, and make sure that no others were."""
+    wait_for(lambda: not expected - (rejected(service) - before), 20, f"{rejected(service) - before} of {expected}")
+    assert rejected(service) - before == expected
 
 
-def _payload(shape: Sequence[int], codec: str = "raw", dtype: str = "<u2") -> list[dict[str, Any]]:
-    return [{"dtype": dtype, "shape": list(shape), "codec": codec}]
+def half(scan: ScanWriter, frame: int) -> None:
+    """Send one frame, its HAADF row by row, as the corpus expects it."""
+    for y in range(SIDE):
+        scan.haadf(PICTURE[frame, y : y + 1], frame=frame, y=y)
+    channels = np.random.default_rng(frame).integers(400, 700, int(COUNTS[frame].sum())).astype("<u2")
+    scan.eds_events(COUNTS[frame], channels, frame=frame)
 
 
-_HUGE = bytes(DEFAULT_LIMITS.header_bytes + 1)
-_NAN = np.full(32, np.nan, "<f4").tobytes()
-
-RUBBISH: dict[str, tuple[str, Callable[[str], list[bytes]]]] = {
-    "noise": ("check", lambda s: [f"acq.{s}.haadf_tile".encode(), os.urandom(200), os.urandom(64), os.urandom(4)]),
-    "flipped bit": ("check", _flipped),
-    "one frame": ("header", lambda s: [f"acq.{s}.".encode()]),
-    "many frames": ("limit", lambda s: _framed(f"acq.{s}.x".encode(), *[b"x"] * 50)),
-    "huge header": ("limit", lambda s: _framed(f"acq.{s}.haadf_tile".encode(), _HUGE, b"")),
-    "no MessagePack": ("header", lambda s: _framed(f"acq.{s}.haadf_tile".encode(), b"\xc1\xc1\xc1", b"")),
-    "deep nesting": ("header", lambda s: _framed(f"acq.{s}.haadf_tile".encode(), b"\x91" * 100_000, b"")),
-    "pickle": ("header", lambda s: _framed(f"acq.{s}.haadf_tile".encode(), b"\x80\x04\x95\x05.", b"")),
-    "unknown field": ("header", lambda s: _sent(s, surprise=1)),
-    "missing field": ("header", lambda s: _sent(s, scan_id=None)),
-    "wrong type": ("header", lambda s: _sent(s, frame="first")),
-    "negative place": ("header", lambda s: _sent(s, y=-1)),
-    "unknown message": ("header", lambda s: _sent(s, type="firmware_update")),
-    "path as a name": ("header", lambda s: _sent(s, scan_id="../../etc")),
-    "another version": ("version", lambda s: _sent(s, v=7)),
-    "wrong topic": ("topic", lambda s: _sent(s, topic=b"acq.somebody.haadf_tile")),
-    "short payload": ("payload", lambda s: _sent(s, body=bytes(63))),
-    "object array": ("header", lambda s: _sent(s, payload=_payload((1, 32), dtype="|O"))),
-    "bomb": ("limit", lambda s: _sent(s, body=b"", payload=_payload((2**20, 2**20), "zstd"))),
-    "bad zstd": ("payload", lambda s: _sent(s, body=b"nonsense", payload=_payload((1, 32), "zstd"))),
-    "no axes": ("payload", lambda s: _sent(s, body=bytes(2), payload=_payload(()))),
-    "not finite": ("value", lambda s: _sent(s, _NAN, payload=_payload((1, 32), dtype="<f4"))),
-}  # fmt: skip
+def digest(folder: Path) -> str:
+    result = json.loads((folder / "result.json").read_bytes())
+    assert (result["status"], result["coverage"]) == ("complete", {"haadf": 1.0, "eds": 1.0})
+    return str(result["digest"])
 
 
-def _publish(acquisition: Acquisition, frames: list[bytes]) -> None:
+def beside_a_scan(service: Service, session: str, what: Callable[[Acquisition], None]) -> str:
+    """Do something in the middle of a scan; return the scan's digest."""
+    with Acquisition(session, service.acquisition, recorded=True) as acquisition:
+        acquisition.wait_for_service(20)
+        with acquisition.start_scan(FIELD, SCAN) as scan:
+            half(scan, 0)
+            what(acquisition)
+            half(scan, 1)
+        acquisition.wait_acknowledged()
+        return digest(service.finished(session, SCAN))
+
+
+@pytest.fixture(scope="module")
+def clean(service: Service) -> str:
+    """The digest of the scan in peace."""
+    return beside_a_scan(service, "peace", lambda acquisition: None)
+
+
+def publish(acquisition: Acquisition, messages: Iterable[Sequence[bytes]]) -> None:
     """Send frames on the acquisition's own PUB socket, past all that it would check."""
     with acquisition._hub.lock:
-        acquisition._hub._xpub.send_multipart(frames)
+        for frames in messages:
+            acquisition._hub._xpub.send_multipart(frames)
 
 
-def _rejected(service: Service, reason: str) -> float:
-    return service.metric("livestem_rejected_total", reason=reason)
+def reply(acquisition: Acquisition, messages: Sequence[Sequence[bytes]]) -> None:
+    """Send frames to the service that is attached, unasked: on the hub's thread, at the service's next word."""
+    hub, said = acquisition._hub, threading.Event()
+    heard = hub._on_talk
+
+    def speak(request: m.Talk) -> None:
+        if heard is not None:
+            heard(request)
+        if not said.is_set():
+            for peer in acquisition._publisher.services:
+                for frames in messages:
+                    hub._router.send_multipart([peer, *frames])
+            said.set()
+
+    hub._on_talk = speak
+    assert said.wait(10), "the service says nothing"
+    hub._on_talk = heard
 
 
-def test_every_kind_of_rubbish_is_counted_and_the_scan_is_unharmed(service: Service):
-    before = {reason: _rejected(service, reason) for reason, _ in RUBBISH.values()}
-    with Acquisition("rubbish", service.acquisition, recorded=True) as acquisition:
-        acquisition.wait_for_service(20)
-        with acquisition.start_scan(PLAN, "unharmed") as scan:
-            scan.haadf(PICTURE[0], frame=0)
-            for _, make in RUBBISH.values():
-                _publish(acquisition, make("rubbish"))
-            scan.haadf(PICTURE[1], frame=1)
-        acquisition.wait_acknowledged()
-        folder = service.finished("rubbish", "unharmed")
-    for reason in before:
-        expected = sum(why == reason for why, _ in RUBBISH.values())
-        wait_for(lambda r=reason, n=expected: _rejected(service, r) >= before[r] + n, 10, f"{reason} was not counted")
-        assert _rejected(service, reason) == before[reason] + expected, reason
-    _assert_whole(folder)
+def reasons(cases: Iterable[Case]) -> Counter[str]:
+    return Counter(case.reason for case in cases)
+
+
+def test_what_is_published_and_broken_is_counted_and_the_scan_unharmed(service: Service, clean: str):
+    cases = [case for case in BROKEN if case.audible]
+    assert len(cases) > 150
+    before = rejected(service)
+    found = beside_a_scan(
+        service, "broken", lambda acquisition: publish(acquisition, (c.make("broken") for c in (*cases, *ANNOUNCED)))
+    )
+    counted(service, before, reasons(cases))
+    assert found == clean
+
+
+def test_what_is_replied_and_broken_is_counted_and_the_scan_unharmed(service: Service, clean: str):
+    cases = [case for case in BROKEN if not case.heavy]
+    messages = [case.make("replies") for case in (*cases, *REPLIES, *REQUESTS)]
+    before = rejected(service)
+    assert beside_a_scan(service, "replies", lambda acquisition: reply(acquisition, messages)) == clean
+    counted(service, before, reasons(cases))
+
+
+def test_what_breaks_the_scans_rules_is_counted_and_not_applied(service: Service, clean: str):
+    """Well-formed, numbered messages, as a faulty adapter might send them: dropped, and the stream goes on."""
+
+    def send(acquisition: Acquisition) -> None:
+        with pytest.raises(RefusedError, match="--chip-px"):
+            acquisition.start_scan(msgspec.structs.replace(FIELD, processing=Processing(chip_px=99)), REFUSED)
+        for case in WRONG:
+            message = decode(case.make("wrong"))
+            assert isinstance(message.header, m.OfScan)
+            acquisition.publish(message.header, message.arrays)
+
+    before = rejected(service)
+    assert beside_a_scan(service, "wrong", send) == clean
+    counted(service, before, reasons(WRONG))
+
+
+def test_plans_that_are_bombs_are_refused_one_by_one(service: Service, clean: str):
+    def send(acquisition: Acquisition) -> None:
+        for case in hostile.BOMBS:
+            start = decode(case.make("bombs")).header
+            assert isinstance(start, m.ScanStart)
+            acquisition._verdicts.pop(start.scan_id, None)
+            acquisition.publish(start)
+            wait_for(lambda scan=start.scan_id: acquisition.verdict(scan), 20, case.name)
+            verdict = acquisition.verdict(start.scan_id)
+            assert verdict is not None and not verdict.accepted, case.name
+
+    assert beside_a_scan(service, "bombs", send) == clean
+    assert [p.name for p in (service.store / "bombs").iterdir()] == [SCAN]
+
+
+@pytest.fixture
+def dealer(service: Service) -> Iterator[zmq.Socket[bytes]]:
+    """A stranger at the door where requests are answered."""
+    port = int(service.results.rsplit(":", 1)[1]) + 1
+    with zmq.Context() as context, context.socket(zmq.DEALER) as found:
+        found.setsockopt(zmq.LINGER, 1000)
+        found.connect(f"tcp://127.0.0.1:{port}")
+        yield found
+
+
+def ask_honestly(dealer: zmq.Socket[bytes]) -> None:
+    """Say hello, and be welcomed, whatever else comes first."""
+    dealer.send_multipart(sent("", "hello", versions=[1], role="observer", request_id="honest"))
+    found = None
+    while found != "honest":
+        assert dealer.poll(10_000), "an honest request after the rubbish is answered"
+        found = getattr(decode(dealer.recv_multipart()).header, "request_id", "")
+
+
+def test_what_is_asked_and_broken_is_counted(service: Service, dealer: zmq.Socket[bytes], clean: str):
+    cases = [case for case in BROKEN if not case.heavy]
+    before = rejected(service)
+    for case in cases:
+        dealer.send_multipart(case.make("peace"))
+    for case in WRONG:  # whole, and no request
+        dealer.send_multipart(case.make("peace"))
+    ask_honestly(dealer)
+    counted(service, before, reasons(cases) + Counter(topic=len(WRONG)))
+
+
+def test_absurd_requests_are_answered_or_ignored(service: Service, dealer: zmq.Socket[bytes], clean: str):
+    before = rejected(service)
+    for _ in range(20):
+        for case in REQUESTS:
+            dealer.send_multipart(case.make("peace"))
+    ask_honestly(dealer)
+    assert rejected(service) == before
+
+
+def test_a_request_of_megabytes_costs_its_sender_the_connection(service: Service, dealer: zmq.Socket[bytes]):
+    for _ in range(4):
+        dealer.send_multipart([b"", bytes(2**26), b""])
+    dealer.send_multipart(sent("", "hello", versions=[1], role="observer"))
     service.assert_well()
 
 
-def _assert_whole(folder: Path) -> None:
-    result = json.loads((folder / "result.json").read_bytes())
-    assert (result["status"], result["coverage"]) == ("complete", {"haadf": 1.0})
+def test_a_flood_of_subscriptions_ends_and_others_are_served(service: Service, clean: str):
+    port = int(service.results.rsplit(":", 1)[1])
+    with zmq.Context() as context, context.socket(zmq.XSUB) as flood:
+        flood.setsockopt(zmq.SNDHWM, 0)
+        flood.setsockopt(zmq.LINGER, 0)
+        flood.connect(f"tcp://127.0.0.1:{port}")
+        for frames in SUBSCRIPTIONS.values():
+            flood.send_multipart(frames)
+        for n in range(20_000):
+            flood.send(b"\x01res.nobody%d." % n)
+        with Subscriber(service.results) as results:
+            results.wait_subscribed(20)
+    service.assert_well()
 
 
-def test_tiles_that_break_the_scans_rules_are_counted_and_not_applied(service: Service):
-    """Well-formed, numbered messages, as a faulty adapter might send them: dropped, and the stream goes on."""
-    bad = {
-        "outside": m.HaadfRows(scan_id="rules", frame=0, y=31, x=0),  # two rows: one beyond the field
-        "conflict": m.HaadfRows(scan_id="rules", frame=0, y=0, x=0),  # a place that is taken, other content
-        "overlap": m.HaadfRows(scan_id="rules", frame=0, y=1, x=0),
-    }
-    with Acquisition("rules", service.acquisition, recorded=True) as acquisition:
-        acquisition.wait_for_service(20)
-        before = {reason: _rejected(service, reason) for reason in (*bad, "payload")}
-        with acquisition.start_scan(PLAN, "rules") as scan:
-            for y in range(0, 32, 2):
-                scan.haadf(PICTURE[0, y : y + 2], frame=0, y=y)
-            for header in bad.values():
-                acquisition.publish(header, (np.zeros((2, 32), "<u2"),))
-            acquisition.publish(m.HaadfRows(scan_id="rules", frame=1, y=0, x=0), (np.zeros((2, 32), "<f4"),))
-            acquisition.publish(m.HaadfRows(scan_id="rules", frame=2, y=0, x=0), (np.zeros((2, 32), "<u2"),))
-            scan.haadf(PICTURE[1], frame=1)
-        acquisition.wait_acknowledged()
-        folder = service.finished("rules", "rules")
-    for reason, most in (("outside", 2), ("conflict", 1), ("overlap", 1), ("payload", 1)):
-        assert _rejected(service, reason) == before[reason] + most, reason
-    _assert_whole(folder)
+def say(peer: socket.socket, data: bytes) -> None:
+    """Send, perhaps to a service that has hung up already: that is fair."""
+    with contextlib.suppress(OSError):
+        peer.sendall(data)
+
+
+def test_strangers_at_every_port_are_left_alone_and_health_is_told_meanwhile(service: Service):
+    """All at once, and all of them stay: whoever never finishes a sentence holds up nobody."""
+    port = int(service.results.rsplit(":", 1)[1])
+    with ExitStack() as open_ones:
+        for door in (port, port + 1, service.http):
+            for data in TCP.values():
+                peer = open_ones.enter_context(socket.create_connection(("127.0.0.1", door), timeout=5))
+                say(peer, data)
+        slow = [
+            open_ones.enter_context(socket.create_connection(("127.0.0.1", service.http), timeout=5)) for _ in range(80)
+        ]
+        for letter in b"GET":
+            for peer in slow:
+                say(peer, bytes([letter]))
+            service.assert_well()
     service.assert_well()
 
 
 def test_a_message_that_was_made_wrong_is_given_up_and_the_scan_ends(service: Service):
     """Its checksum is right and its content is not: asking again does not help, and must not go on for ever."""
-    plan = ScanPlan(haadf=Haadf(sampling=Sampling(shape=SHAPE, pixel_nm=(1.0, 1.0)), dtype="<f4"), frames=1)
+    plan = ScanPlan(haadf=Haadf(sampling=Sampling(shape=(32, 32), pixel_nm=(1.0, 1.0)), dtype="<f4"), frames=1)
     with Acquisition("madewrong", service.acquisition, recorded=True) as acquisition:
         acquisition.wait_for_service(20)
         with acquisition.start_scan(plan, "holed") as scan:
@@ -171,70 +291,19 @@ def test_a_message_that_was_made_wrong_is_given_up_and_the_scan_ends(service: Se
     with np.load(folder / "labels.npz") as labels:
         ward = labels["ward.haadf"]
     assert (ward[ward.shape[0] // 2 :] == -1).all() and (ward[: ward.shape[0] // 2] >= 0).all()
-    service.assert_well()
 
 
-def test_a_scan_with_holes_is_not_called_complete(service: Service):
-    with Acquisition("half", service.acquisition, recorded=True) as acquisition:
+def test_a_scrape_that_is_broken_off_is_no_traceback(service: Service):
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", service.http), timeout=5) as peer:
+            peer.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leave with a reset
+
+
+def test_a_flood_of_rubbish_is_not_a_flood_of_log(service: Service):
+    with Acquisition("flood", service.acquisition, recorded=True) as acquisition:
         acquisition.wait_for_service(20)
-        with acquisition.start_scan(PLAN, "half") as scan:
-            scan.haadf(PICTURE[0, :16])  # a script that forgot the rest
-        acquisition.wait_acknowledged()
-        result = json.loads((service.finished("half", "half") / "result.json").read_bytes())
-    assert result["coverage"] == {"haadf": 0.25}
-    assert result["status"] == "incomplete"
-
-
-def test_tiles_of_a_refused_scan_are_counted(service: Service):
-    before = _rejected(service, "unknown_scan")
-    with Acquisition("refused", service.acquisition, recorded=True) as acquisition:
-        acquisition.wait_for_service(20)
-        with pytest.raises(RefusedError, match="--chip-px"):
-            acquisition.start_scan(msgspec.structs.replace(PLAN, processing=Processing(chip_px=99)), "big")
-        acquisition.publish(m.HaadfRows(scan_id="big", frame=0, y=0, x=0), (PICTURE[0],))
-        acquisition.wait_acknowledged()
-    wait_for(lambda: _rejected(service, "unknown_scan") == before + 1, 10)
-    service.assert_well()
-
-
-def test_rubbish_at_the_other_doors_harms_nothing(service: Service):
-    """The results' ROUTER, its XPUB and the HTTP port, from a port scanner or a wrong program."""
-    port = int(service.results.rsplit(":", 1)[1])
-    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
-        dealer.setsockopt(zmq.LINGER, 1000)
-        dealer.connect(f"tcp://127.0.0.1:{port + 1}")
-        for frames in ([b""], [b"", b"x"], [os.urandom(9)] * 20, _framed(b"", b"\xc1"), _sent("x"), [b"x" * 2**20] * 4):
-            dealer.send_multipart(frames)
-        hello = {"type": "snapshot", "v": 1, "session": "nobody", "request_id": "1"}
-        dealer.send_multipart(_framed(b"", msgpack.packb(hello)))
-        assert dealer.poll(5000), "an honest request after the rubbish is answered"
-        assert msgpack.unpackb(dealer.recv_multipart()[1])["type"] == "refusal"
-    for door in (port, port + 1, service.http):
-        for data in (os.urandom(500), b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"):
-            with socket.create_connection(("127.0.0.1", door), timeout=5) as peer:
-                peer.sendall(data)
-                peer.shutdown(socket.SHUT_WR)
-                with contextlib.suppress(OSError):  # answered, ignored or thrown out: all fair
-                    peer.settimeout(0.5)
-                    peer.recv(4096)
-    service.assert_well()
-
-
-def test_a_scrape_that_is_broken_off_is_no_traceback(tmp_path: Path):
-    with Service(tmp_path) as service:
-        for _ in range(20):
-            with socket.create_connection(("127.0.0.1", service.http), timeout=5) as peer:
-                peer.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
-                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leave with a reset
-        service.assert_well()
-
-
-def test_a_flood_of_rubbish_is_not_a_flood_of_log(tmp_path: Path):
-    with Service(tmp_path) as service, Acquisition("flood", service.acquisition, recorded=True) as acquisition:
-        acquisition.wait_for_service(20)
-        before = len(service.words())
-        for _ in range(2000):
-            _publish(acquisition, [b"acq.flood.haadf_tile", b"x", b"y", b"z"])
-        wait_for(lambda: _rejected(service, "check") >= 2000, 20)
-        service.assert_well()
-        assert len(service.words()) - before < 20_000
+        before, said = rejected(service), len(service.words())
+        publish(acquisition, ([b"acq.flood.haadf_tile", os.urandom(8), b"y", b"z"] for _ in range(2000)))
+        counted(service, before, Counter(check=2000))
+        assert len(service.words()) - said < 20_000

@@ -5,6 +5,7 @@ option              why
 ==================  ==========================================================================================
 MAXMSGSIZE          a frame far beyond the limits is never given memory: its sender loses the connection. What is
                     a little beyond is read, and refused by name (`wire.codec`). Who binds is only ever talked to
+RCVHWM              so many requests wait for us, of each peer; the others wait where they come from
 HANDSHAKE_IVL       who does not finish a handshake is let go; who was refused tries again after so long
 BACKLOG             after a rebind everybody comes back at once
 HEARTBEAT_*         a line that was cut without a word (half-open) is noticed on both sides, and dialled again (`line`)
@@ -24,6 +25,7 @@ Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
 _ROOM = 2  # times the limit: what is beyond it by less is still refused by name instead of by hanging up
+_WAITING = 200  # a service that was cut off for a while asks and acknowledges some ten times a second
 _HANDSHAKE_MS = 5_000  # takes milliseconds, on two busy cores some hundred
 _BACKLOG = 1_024  # two connections of each of 500 subscribers
 _UNBIND_MS = 1_000  # takes less than one
@@ -48,6 +50,7 @@ def bound(context: Context, kind: int, endpoint: str, limits: Limits, guard: Gua
         refuse_open_bind(endpoint)
     socket = context.socket(kind)
     common(socket, limits.talk_bytes)
+    socket.setsockopt(zmq.RCVHWM, _WAITING)
     socket.setsockopt(zmq.SNDHWM, queue)
     socket.setsockopt(zmq.BACKLOG, _BACKLOG)
     if guard is not None:

@@ -12,9 +12,12 @@ path                 answer
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -25,19 +28,56 @@ from livestem.domain.errors import TransportError
 from livestem.runtime.health import Health
 
 _QUIET_S = 5  # a peer that says nothing does not hold a thread for longer
+_LONGEST_S = 10.0  # nor one that says something now and then: a scrape takes some milliseconds
+_MOST = 32  # connections: each has a thread; the oldest makes room for one more
 
 
 class _Server(ThreadingHTTPServer):
-    """An HTTP server whose peers may leave when they like."""
+    """An HTTP server whose peers may leave when they like, and must when they stay too long."""
 
     daemon_threads = True
+    request_queue_size = 128  # who comes while a burst is accepted waits, instead of for the system's next try
     health: Callable[[], Health]
     metrics: Callable[[Health], bytes]
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._since: dict[socket.socket, float] = {}  # oldest first; changed and looked through under the lock
+        self._guard = threading.Lock()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer on a thread of its own, if need be instead of the oldest."""
+        with self._guard:
+            if len(self._since) >= _MOST:
+                oldest = next(iter(self._since))
+                del self._since[oldest]
+                _hang_up(oldest)
+            self._since[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:
+        """Forget a connection that is over."""
+        with self._guard:
+            self._since.pop(request, None)
+        super().close_request(request)
+
+    def service_actions(self) -> None:
+        """End what has lasted too long; called twice a second."""
+        now = time.monotonic()
+        with self._guard:
+            for request in [r for r, since in self._since.items() if now - since > _LONGEST_S]:
+                _hang_up(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Let a broken connection go unsaid; anything else is a bug and is told."""
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
+
+
+def _hang_up(request: socket.socket) -> None:
+    """Have the thread of a connection come to its end, which closes it."""
+    with contextlib.suppress(OSError):  # its peer has left already
+        request.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):

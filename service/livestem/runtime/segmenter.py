@@ -180,7 +180,17 @@ class Segmenter:
     def _open_session(self, session: str) -> None:
         """Begin the results of a session; called by the ingest thread alone."""
         if self._hub.publisher(session) is None:
+            self._let_sessions_go()
             self._hub.add(self._publisher(session, self.store.epochs(session)))
+
+    def _let_sessions_go(self) -> None:
+        """Make room for one more session. One of which something may still be published is kept, whatever the limit."""
+        if self._finals.unfinished_tasks:
+            return
+        open_ones = {scan.session for scan in self._ingest.scans.values()}
+        idle = [session for session in self._hub.sessions if session not in open_ones]
+        for session in idle[: len(self._hub.sessions) + 1 - self.settings.limits.sessions]:
+            self._hub.let_go(session)
 
     def _stored(self, session: str) -> Publisher | None:
         """Return who answers for the results of a session that only the store knows."""
