@@ -125,20 +125,19 @@ def test_listen_for_a_number_of_scans_says_that_they_have_not_come(service: Serv
         end(listener)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_watch_and_the_instrument_that_waits_leave_quietly(tmp_path: Path, number: signal.Signals):
-    with Service(tmp_path) as service:
-        instrument = start("simulate", "--requests", "--frames", 0, "--acquisition", service.acquisition)
-        try:
-            assert instrument.stdout is not None and "scans on request" in instrument.stdout.readline()
-            assert end(instrument, number) == 0
-            watcher = start("watch", tmp_path, "--acquisition", service.acquisition)
-            assert watcher.stderr is not None and watcher.stderr.readline().startswith("watching")
-            watcher.send_signal(number)
-            assert watcher.wait(20) == 0 and watcher.stderr.read() == "livestem: stopped\n"
-        finally:
-            end(instrument)
-            end(watcher)
+def test_watch_and_the_instrument_that_waits_leave_quietly(service: Service, tmp_path: Path):
+    instrument = start("simulate", "--requests", "--frames", 0, "--acquisition", service.acquisition)
+    try:
+        assert instrument.stdout is not None and "scans on request" in instrument.stdout.readline()
+    finally:
+        assert end(instrument, signal.SIGTERM) == 0
+    watcher = start("watch", tmp_path, "--acquisition", service.acquisition)
+    try:
+        assert watcher.stderr is not None and watcher.stderr.readline().startswith("watching")
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(20) == 0 and watcher.stderr.read() == "livestem: stopped\n"
+    finally:
+        end(watcher)
 
 
 def test_a_source_that_pauses_and_beats_has_not_vanished(tmp_path: Path):

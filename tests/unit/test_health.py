@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import queue
+import threading
+import time
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from livestem.cli.serve import _changes
 from livestem.domain.errors import TransportError
 from livestem.domain.limits import Limits
 from livestem.runtime.health import REASON_NAMES, SILENT_S, STUCK_S, Health, Vitals, judge
 from livestem.runtime.http_endpoint import HttpEndpoint
+from livestem.runtime.monitor import Monitor
 
 LIMITS = Limits()
 ROOM = LIMITS.free_disk_bytes
@@ -87,3 +94,70 @@ def test_a_port_in_use_is_said_and_frees_nothing_of_others():
             HttpEndpoint("127.0.0.1", first.port)
     finally:
         first.close()  # which never served
+
+
+# --- the monitor --------------------------------------------------------------------------------------------
+
+
+def monitor(tmp_path, **hub: Any) -> Monitor:
+    """A monitor of a service whose parts do nothing."""
+    parts: tuple[Any, ...] = (
+        SimpleNamespace(root=tmp_path, free_bytes=lambda: ROOM),
+        SimpleNamespace(**{"alive": True, "turned": time.monotonic(), "resend_bytes": 0, "subscribers": 0} | hub),
+        SimpleNamespace(scans={}),
+        SimpleNamespace(configured=1, attached=0, blocked=None),
+    )
+    return Monitor(*parts, queue.Queue(), LIMITS)
+
+
+def test_a_threads_death_is_told_and_ends_the_service(tmp_path, caplog):
+    watched, go_on = monitor(tmp_path), threading.Event()
+
+    def work() -> None:
+        go_on.wait(10)
+        raise KeyError("lost")
+
+    thread = watched.thread("live", work)
+    thread.start()
+    assert watched.is_alive("live") and watched.health().live and not watched.failed
+    go_on.set()
+    thread.join(10)
+    assert watched.failed and not watched.is_alive("live")
+    assert watched.health().reasons == {"thread": "the live thread died: KeyError: 'lost'"}
+    (record,) = [r for r in caplog.records if getattr(r, "event", "") == "thread_died"]
+    assert record.fields == {"thread": "live"} and record.exc_info
+
+
+def test_a_thread_that_ends_its_work_has_not_died(tmp_path):
+    watched = monitor(tmp_path)
+    thread = watched.thread("warm-up", lambda: None)
+    assert not watched.health().ready, "its libraries are not loaded yet"
+    thread.start()
+    thread.join(10)
+    assert watched.health().ready and not watched.failed
+
+
+def test_result_sockets_that_died_or_hang(tmp_path):
+    dead = monitor(tmp_path, alive=False)
+    assert dead.failed and tuple(dead.health().reasons) == ("thread",)
+    dead.stopping = True
+    assert not dead.failed and dead.health().ok, "they are closed when the service stops"
+    assert tuple(monitor(tmp_path, turned=time.monotonic() - STUCK_S).health().reasons) == ("stuck",)
+
+
+def test_the_size_of_a_store_is_looked_up_rarely(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(100))
+    watched = monitor(tmp_path)
+    assert watched.look().store_bytes == 100
+    (tmp_path / "b").write_bytes(bytes(100))
+    assert watched.look().store_bytes == 100
+
+
+def test_a_reason_is_told_when_it_begins_and_when_it_is_over():
+    told: list[tuple[str, str]] = []
+    service: Any = SimpleNamespace(tell=lambda event, text, reason: told.append((event, reason)))
+    known = _changes(service, {}, {"disk": "9 MiB free"})
+    known = _changes(service, known, {"disk": "8 MiB free", "finals": "5 wait"})
+    assert _changes(service, known, {}) == {}
+    assert told[:2] == [("degraded", "disk"), ("degraded", "finals")]
+    assert sorted(told[2:]) == [("recovered", "disk"), ("recovered", "finals")]
