@@ -117,13 +117,26 @@ class Service:
     folder : where its store and its log go
     *flags : further flags of ``serve``
     within : a command that becomes ``serve``
+    after : an earlier one that has ended, whose store and ports it takes over
     """
 
-    def __init__(self, folder: Path, *flags: object, store: Path | None = None, within: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *flags: object,
+        store: Path | None = None,
+        within: Sequence[str] = (),
+        after: Service | None = None,
+    ) -> None:
         self.folder, self.store = folder, store or folder / "store"
         folder.mkdir(parents=True, exist_ok=True)
-        data, results, self.http = free_ports()
-        self.acquisition, self.results = f"tcp://127.0.0.1:{data}", f"tcp://127.0.0.1:{results}"
+        if after is not None:
+            self.store, self.acquisition, self.results, self.http = (
+                after.store, after.acquisition, after.results, after.http
+            )  # fmt: skip
+        else:
+            data, results, self.http = free_ports()
+            self.acquisition, self.results = f"tcp://127.0.0.1:{data}", f"tcp://127.0.0.1:{results}"
         self.log = folder / "serve.log"
         with self.log.open("a", encoding="utf-8") as log:
             self.process = start(

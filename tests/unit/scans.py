@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from livestem.client.tilecheck import Totals, as_messages
 from livestem.domain.geometry import Sampling
@@ -106,11 +107,28 @@ class FolderStore:
     def known(self, session: str, scan_id: str) -> KnownScan | None:
         return self.scans.get((session, scan_id))
 
-    def begin(self, session: str, scan_id: str, plan: bytes, parameters: bytes) -> Path:
-        folder = self.root / session / scan_id
+    def folder(self, session: str, scan_id: str) -> Path:
+        return self.root / session / scan_id
+
+    def begin(
+        self, session: str, scan_id: str, plan: bytes, parameters: bytes, arithmetic: bytes | None = None
+    ) -> Path:
+        folder = self.folder(session, scan_id)
         folder.mkdir(parents=True)
-        self.scans[session, scan_id] = KnownScan(plan, parameters, "open")
+        self.scans[session, scan_id] = KnownScan(plan, parameters, "open", arithmetic)
         return folder
+
+    def reopen(self, session: str, scan_id: str) -> None:
+        self.finish(session, scan_id, "open")
+
+    def finish(self, session: str, scan_id: str, status: str) -> None:
+        self.scans[session, scan_id] = replace(self.scans[session, scan_id], status=status)
+
+    def open_scans(self) -> list[tuple[str, str]]:
+        return [key for key, known in self.scans.items() if known.status == "open"]
+
+    def latest(self, session: str, most: int) -> list[str]:
+        return [scan_id for of, scan_id in self.scans if of == session][-most:]
 
     def keep_support(self, support: SupportSet) -> None:
         pass

@@ -43,7 +43,7 @@ class Stub:
 
 
 class StubEncoders(Encoders):
-    def of(self, recipe):
+    def of(self, recipe, begun_with=None):
         return None if recipe.encoder == "lattice" else Stub()
 
 
@@ -262,7 +262,7 @@ def test_a_journal_must_be_there_and_be_the_results_own(result, tmp_path):
 
 def test_other_weights_and_none_are_told(result, monkeypatch):
     class Others(StubEncoders):
-        def of(self, recipe):
+        def of(self, recipe, begun_with=None):
             stub = Stub()
             stub.digest = "t" * 64
             return stub

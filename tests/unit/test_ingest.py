@@ -18,32 +18,35 @@ from livestem.domain.errors import DiskFullError, LivestemError
 from livestem.domain.limits import Limits
 from livestem.domain.parameters import Processing
 from livestem.domain.support import SupportClass, SupportSet
-from livestem.runtime.borrowed import borrow
+from livestem.runtime.decision import Decisions
+from livestem.runtime.encoders import Arithmetic, Encoders
 from livestem.runtime.ingest import SPARED_S, Ingest
 from livestem.runtime.journal import JournalRecording
 from livestem.runtime.metrics import Metrics
-from livestem.runtime.recipe import resolve
 
 SUPPORT = SupportSet(classes=(SupportClass(name="a", chips=((0, 0),)), SupportClass(name="b", chips=((0, 3),))))
 ASKED = Processing(elements=("Fe", "Ti"), chip_px=4, support=SUPPORT)
 
 
+class Bare(Encoders):
+    """Accepts every preset, without its weights."""
+
+    def arithmetic(self, recipe):
+        return Arithmetic(encoder="lattice")
+
+
 class House:
     """An ingest with everything around it."""
 
-    def __init__(self, root, limits=None, **changes):
-        self.store, self.metrics, self.finished = FolderStore(root), Metrics(), []
+    def __init__(self, root, limits=None, *, store=None, **changes):
+        self.store, self.metrics, self.finished = store or FolderStore(root), Metrics(), []
         self.ingest = Ingest(
             self.store,
-            lambda of: self.resolved(of, msgspec.structs.replace(ASKED, **changes)),
+            Decisions(msgspec.structs.replace(ASKED, **changes), Bare(), root),
             limits or Limits(),
             self.metrics,
             lambda scan, status: self.finished.append((scan, status)),
         )
-
-    def resolved(self, of, asked):
-        grid, parameters = resolve(of, asked)
-        return grid, *borrow(of, grid, parameters, "lattice", self.store.root)
 
     def take(self, stream):
         return [verdict for message in stream for verdict in self.ingest.apply(message)]
@@ -394,7 +397,7 @@ def test_a_bug_is_not_swallowed(tmp_path):
         raise RuntimeError("a bug of ours")
 
     house = House(tmp_path)
-    house.ingest._resolve = broken
+    house.ingest._opener._decider = SimpleNamespace(decide=broken)
     with pytest.raises(RuntimeError):
         house.take(messages(plan(), []))
     assert not issubclass(RuntimeError, LivestemError)

@@ -33,7 +33,7 @@ class FakeEncoders(Encoders):
         super().__init__()
         self.fake = Fake()
 
-    def of(self, recipe):
+    def of(self, recipe, begun_with=None):
         return None if recipe.encoder == "lattice" else self.fake
 
 

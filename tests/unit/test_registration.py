@@ -19,6 +19,7 @@ from livestem.domain.tiles import EdsEvents, HaadfTile
 from livestem.runtime import accumulator as accumulating
 from livestem.runtime.accumulator import Accumulator, memory_bytes
 from livestem.runtime.conclude import conclude, final_messages
+from livestem.runtime.decision import Decisions
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.features import Collected
 from livestem.runtime.ingest import Ingest
@@ -294,7 +295,7 @@ def concluded(tmp_path, of: ScanPlan, stream: list, asked: Processing = ASKED):
     finished: list = []
     ingest = Ingest(
         FolderStore(tmp_path),
-        lambda p: (*resolve(p, asked), None),
+        Decisions(asked, Encoders(), tmp_path),
         Limits(),
         Metrics(),
         lambda *job: finished.append(job),

@@ -43,6 +43,8 @@ class Connection:
         Called with the `WireError` of every message that was dropped.
     keys : Keys, optional
         Our own, for an endpoint with a server key.
+    stored : callable, optional
+        See `Follower`.
 
     Raises
     ------
@@ -66,6 +68,7 @@ class Connection:
         limits: Limits = DEFAULT_LIMITS,
         on_rejected: Callable[[WireError], None] | None = None,
         keys: Keys | None = None,
+        stored: Callable[[str, int], int] = lambda session, epoch: 0,
     ) -> None:
         self.endpoint, self._limits = endpoint, limits
         self._on_rejected = on_rejected or Tally("message").add
@@ -77,6 +80,7 @@ class Connection:
             ordered=ordered,
             session=session,
             limits=limits,
+            stored=stored,
         )
         self._lines = [Line(context, kind, endpoint, keys, limits) for kind in (zmq.SUB, zmq.DEALER)]
         self.sub, self.dealer = (line.socket for line in self._lines)

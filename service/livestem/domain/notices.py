@@ -10,8 +10,8 @@ from typing import Literal
 
 Event = Literal[
     "ready", "attached", "scan_accepted", "scan_refused", "scan_done", "scan_failed", "messages_lost", "scan_given_up",
-    "adapter_refuses", "message_dropped", "degraded", "recovered", "thread_died", "failed", "stopping", "finals_left",
-    "stopped",
+    "scan_resumed", "scan_not_resumed", "adapter_refuses", "message_dropped", "degraded", "recovered", "thread_died",
+    "failed", "stopping", "finals_left", "stopped",
 ]  # fmt: skip
 Field = str | int | float | None
 

@@ -30,7 +30,7 @@ from it is dropped, and what it still owed is reported lost. Streams that are fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from livestem.domain.errors import WireError
@@ -69,6 +69,8 @@ class Follower:
         Hold reliable messages back until all before them are here or known to be lost.
     session : str
         Follow this session only, also one that the publisher knows from earlier starts; empty: those of this start.
+    stored : callable
+        ``stored(session, epoch)`` returns the seq up to which an earlier life of ours has a stream that is attached to.
     """
 
     retry_s = 0.5  # an answer on one machine takes a millisecond; a busy service some hundred
@@ -86,9 +88,10 @@ class Follower:
         ordered: bool = False,
         limits: Limits = DEFAULT_LIMITS,
         session: str = "",
+        stored: Callable[[str, int], int] = lambda session, epoch: 0,
     ) -> None:
         self._role, self._take, self._ids, self._name = role, take, ids, name
-        self._ordered, self._limits, self._session = ordered, limits, session
+        self._ordered, self._limits, self._session, self._stored = ordered, limits, session, stored
         self.state: Literal["greeting", "proving", "following"] = "greeting"
         self._sessions: dict[str, Epochs] = {}
         self._streams: list[m.Stream] = []
@@ -276,10 +279,11 @@ class Follower:
 
     def _attached(self, stream: m.Stream, now: float) -> list[Effect]:
         known = self._track(stream.session, stream.epoch)
+        here = 0 if known is not None else min(self._stored(stream.session, stream.epoch), stream.last_seq)
         effects = self._make_room(stream.session)
-        effects += self._epochs(stream.session).begin(stream, stream.first_seq, now)
-        late = stream.first_seq > 1 and known is None
-        return [*effects, Lost(stream.session, 1, stream.first_seq - 1)] if late else effects
+        effects += self._epochs(stream.session).begin(stream, max(stream.first_seq, here + 1), now)
+        late = stream.first_seq > here + 1 and known is None
+        return [*effects, Lost(stream.session, here + 1, stream.first_seq - 1)] if late else effects
 
     def _repaired(self, header: m.Resent | m.Gone, message: Message, now: float) -> list[Effect]:
         track = self._track(header.session, header.epoch)

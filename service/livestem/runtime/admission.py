@@ -5,6 +5,8 @@ A scan is refused before it costs anything: no folder, no memory. Its sender get
 
 from __future__ import annotations
 
+import numpy as np
+
 from livestem.domain.errors import LivestemError
 from livestem.domain.geometry import Grid
 from livestem.domain.limits import Limits
@@ -13,16 +15,20 @@ from livestem.domain.scan import ScanPlan
 from livestem.runtime.accumulator import memory_bytes
 from livestem.wire import messages as m
 
+COUNTS_PER_S = 100_000  # a detector's rate on a thick specimen; far beyond, it is dead for most of the time
+COUNTS_PER_PIXEL = 5  # what recordings that we know hold for a pixel and frame
+
 Facts = dict[str, str | int | float | bool | None]
 
 
-def check_limits(limits: Limits, plan: ScanPlan, grid: Grid, parameters: Parameters, *, open_scans: int) -> None:
-    """Refuse a scan that would go beyond a limit.
+def check_open(limits: Limits, others: int) -> None:
+    """Refuse a scan beside as many open ones as there may be; `LivestemError` with the limit."""
+    if others >= limits.open_scans:
+        raise LivestemError(f"{others + 1} open scans, this service allows {limits.open_scans}")
 
-    Parameters
-    ----------
-    open_scans : int
-        That are open already.
+
+def check_limits(limits: Limits, plan: ScanPlan, grid: Grid, parameters: Parameters) -> None:
+    """Refuse a scan that would go beyond a limit.
 
     Raises
     ------
@@ -30,7 +36,6 @@ def check_limits(limits: Limits, plan: ScanPlan, grid: Grid, parameters: Paramet
         With the limit and what was asked.
     """
     for what, value, most in (
-        ("open scans", open_scans + 1, limits.open_scans),
         ("pixels", max(_pixels(plan)), limits.pixels),
         ("channels", plan.eds.energy.channels if plan.eds else 0, limits.channels),
         ("chips (use a larger --chip-px)", grid.chips, limits.chips),
@@ -42,16 +47,36 @@ def check_limits(limits: Limits, plan: ScanPlan, grid: Grid, parameters: Paramet
             raise LivestemError(f"{value} {what}, this service allows {most}")
 
 
-def check_disk(limits: Limits, free: int) -> None:
-    """Refuse a scan while less than `free_disk_bytes` are free.
+def check_disk(limits: Limits, plan: ScanPlan, free: int) -> None:
+    """Refuse a scan whose journal would leave less than `free_disk_bytes` free.
 
     Raises
     ------
     LivestemError
-        With what is free.
+        With what it needs and what is free.
     """
-    if free < limits.free_disk_bytes:
-        raise LivestemError(f"only {free // 2**20} MiB free on the store's disk; make room or move the store")
+    needed = journal_bytes(plan)
+    if free < limits.free_disk_bytes + needed:
+        raise LivestemError(
+            f"only {free // 2**20} MiB free on the store's disk; this scan may take {needed // 2**20} MiB, and "
+            f"{limits.free_disk_bytes // 2**20} MiB are to stay free; make room or move the store"
+        )
+
+
+def journal_bytes(plan: ScanPlan) -> int:
+    """Estimate what a planned scan will take in its journal, bytes.
+
+    HAADF is taken as it comes, uncompressed. EDS is taken as events: a byte for the photons of a pixel and two for the
+    channel of each; `COUNTS_PER_S` of them in the dwell time, or `COUNTS_PER_PIXEL` where that is not stated. An
+    open-ended scan is taken for one frame: nobody knows more, and `free_disk_bytes` is what it may use.
+    """
+    total = 0.0
+    for modality in plan.modalities:
+        rows, cols = plan.sampling(modality).shape
+        photons = COUNTS_PER_PIXEL if plan.dwell_s is None else COUNTS_PER_S * plan.dwell_s
+        width = np.dtype(plan.haadf.dtype).itemsize if modality == "haadf" and plan.haadf else 1 + 2 * photons
+        total += rows * cols * plan.frames_of(modality, 1) * width
+    return round(total)
 
 
 def facts_of(grid: Grid, parameters: Parameters, plan: ScanPlan) -> Facts:

@@ -17,21 +17,18 @@ from livestem.client.replay import TileSource, hand_over
 from livestem.client.scan_writer import ScanWriter
 from livestem.domain import life
 from livestem.domain.errors import LivestemError, RefusedError, StoreError, UsageError
-from livestem.domain.geometry import Grid
 from livestem.domain.limits import Limits
-from livestem.domain.parameters import Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.domain.support import SupportSet
 from livestem.domain.tiles import Tile
 from livestem.protocol.publisher import Publisher
-from livestem.runtime.borrowed import Borrowed, borrow
 from livestem.runtime.conclude import conclude
+from livestem.runtime.decision import Decision, Decisions
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.ingest import Ingest
 from livestem.runtime.journal import COMMIT_BYTES
 from livestem.runtime.metrics import Metrics
 from livestem.runtime.open_scan import OpenScan
-from livestem.runtime.recipe import resolve
 from livestem.runtime.results import FILES, ScanResult, write_result
 from livestem.runtime.settings import Settings
 from livestem.runtime.store import KnownScan
@@ -51,14 +48,39 @@ class _Folder:
     def known(self, session: str, scan_id: str) -> KnownScan | None:
         return None
 
-    def begin(self, session: str, scan_id: str, plan: bytes, parameters: bytes) -> Path:
+    def folder(self, session: str, scan_id: str) -> Path:
         return self._folder
+
+    def begin(self, session: str, scan_id: str, plan: bytes, parameters: bytes, arithmetic: bytes | None) -> Path:
+        return self._folder
+
+    def reopen(self, session: str, scan_id: str) -> None:
+        """Nothing: no scan is known before."""
+
+    def open_scans(self) -> list[tuple[str, str]]:
+        return []
+
+    def latest(self, session: str, most: int) -> list[str]:
+        return []
 
     def keep_support(self, support: SupportSet) -> None:
         """Nothing: the result's parameters hold it."""
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self._folder).free
+
+
+class _Decisions(Decisions):
+    """Keeps why a scan was refused: the verdict has its words only; here its exit code counts, too."""
+
+    refusal: LivestemError | None = None
+
+    def decide(self, plan: ScanPlan) -> Decision:
+        try:
+            return super().decide(plan)
+        except LivestemError as e:
+            self.refusal = e
+            raise
 
 
 class _Line:
@@ -162,18 +184,9 @@ def _process(
 ) -> ScanResult:
     encoders = Encoders.configured(settings)
     finished: list[tuple[OpenScan, life.Status]] = []
-    refusal: list[LivestemError] = []
-
-    def resolved(plan: ScanPlan) -> tuple[Grid, Parameters, Borrowed | None]:
-        try:
-            grid, parameters = resolve(plan, settings.processing)
-            return grid, *borrow(plan, grid, parameters, encoders.name(parameters.recipe), settings.store_path)
-        except LivestemError as e:
-            refusal.append(e)  # the verdict has its words only; here its exit code counts, too
-            raise
-
+    decisions = _Decisions(settings.processing, encoders, settings.store_path)
     ingest = Ingest(
-        _Folder(folder), resolved, settings.limits, Metrics(), lambda scan, status: finished.append((scan, status))
+        _Folder(folder), decisions, settings.limits, Metrics(), lambda scan, status: finished.append((scan, status))
     )
     line = _Line(ingest, session, settings.limits)
     try:
@@ -181,7 +194,7 @@ def _process(
         verdict = line.verdict(source.scan_id)
         assert verdict is not None
         if not verdict.accepted:
-            raise refusal[0] if refusal else RefusedError(verdict.reason)
+            raise decisions.refusal or RefusedError(verdict.reason)
         on_accepted(verdict)
         with ScanWriter(line, plan, source.scan_id) as writer:
             hand_over(source, writer, after=on_tile)

@@ -40,7 +40,7 @@ def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanRes
     else:
         reason = scan.reason or _ended_early(scan.plan.frames, accumulator.frames_stated)
     data = Collected.of(accumulator, final=True, borrowed=scan.borrowed)
-    finals = finalise(data, scan.parameters, encoders.of(scan.parameters.recipe))
+    finals = finalise(data, scan.parameters, encoders.of(scan.parameters.recipe, scan.arithmetic))
     return ScanResult(
         session=scan.session,
         scan_id=scan.scan_id,

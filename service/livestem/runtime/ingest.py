@@ -14,28 +14,19 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
-from typing import Literal, Protocol
-
-import msgspec
+from typing import Literal
 
 from livestem.client.tally import Tally
 from livestem.domain import life
 from livestem.domain.errors import LivestemError, StoreError, WireError
-from livestem.domain.geometry import Grid
 from livestem.domain.limits import Limits
 from livestem.domain.notices import notice
-from livestem.domain.parameters import Parameters
-from livestem.domain.scan import ScanPlan
-from livestem.domain.support import SupportSet
-from livestem.runtime.accumulator import Accumulator
-from livestem.runtime.admission import Facts, check_disk, check_limits, facts_of, verdict
-from livestem.runtime.borrowed import Borrowed
-from livestem.runtime.journal import JOURNAL, Journal
+from livestem.runtime.admission import Facts, check_open, facts_of, verdict
+from livestem.runtime.decision import Decider
 from livestem.runtime.metrics import Metrics
 from livestem.runtime.open_scan import OpenScan
+from livestem.runtime.opening import Key, Opener, ScanStore, other_plan
 from livestem.runtime.remembered import Remembered
-from livestem.runtime.store import KnownScan
 from livestem.wire import messages as m
 from livestem.wire.codec import Message
 
@@ -43,27 +34,9 @@ log = logging.getLogger(__name__)
 
 SPARED_S = 10.0  # of silence: ten heartbeats missed, or what was late has long been repaired
 
-Key = tuple[str, str]  # session, scan_id
 # What a peer may invent by the thousand; a tile of what is forgotten waits for its scan_start as any early one does.
 SETTLED = 10_000  # scans that are over or were refused: those of some months
 BEAMS = 1024  # senders that are heard
-Resolve = Callable[[ScanPlan], tuple[Grid, Parameters, Borrowed | None]]
-
-
-class ScanStore(Protocol):
-    """Where scans are kept: the store of a service, or the one folder of a batch run."""
-
-    def known(self, session: str, scan_id: str) -> KnownScan | None:
-        """Return what is known of a scan, or None."""
-
-    def begin(self, session: str, scan_id: str, plan: bytes, parameters: bytes) -> Path:
-        """Enter a scan; return its folder."""
-
-    def keep_support(self, support: SupportSet) -> None:
-        """Keep a version of a support set."""
-
-    def free_bytes(self) -> int:
-        """Return the free disk space, bytes."""
 
 
 class Ingest:
@@ -71,24 +44,28 @@ class Ingest:
 
     Parameters
     ----------
-    store : Store
-    resolve : callable
-        ``resolve(plan) -> (grid, parameters, borrowed examples)``; raises `LivestemError` to refuse the scan.
+    store : ScanStore
+    decider : Decider
+        Decides how a scan is processed, or that it is refused.
     limits : Limits
     metrics : Metrics
     on_finalise : callable
         Called with (scan, status) when a scan is over and its journal closed.
+    alive : callable, optional
+        Called now and then while a long journal is counted in.
     """
 
     def __init__(
         self,
         store: ScanStore,
-        resolve: Resolve,
+        decider: Decider,
         limits: Limits,
         metrics: Metrics,
         on_finalise: Callable[[OpenScan, life.Status], None],
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
-        self._store, self._resolve, self._limits, self._metrics = store, resolve, limits, metrics
+        self._store, self._limits, self._metrics = store, limits, metrics
+        self._opener = Opener(store, decider, limits, alive)
         self._on_finalise = on_finalise
         self.scans: dict[Key, OpenScan] = {}
         self._settled: Remembered[Key, Literal["refused", "done", "cut off"]] = Remembered(SETTLED)
@@ -163,6 +140,25 @@ class Ingest:
             if scan.status is None and now - scan.heard > vanish_s:
                 self._give_up(scan, vanish_s)
 
+    def resume(self, session: str, scan_id: str) -> OpenScan:
+        """Take up a scan of an earlier start of the service; if it is over, it is handed on at once.
+
+        Raises
+        ------
+        SourceError
+            If its journal is not there or damaged.
+        LivestemError
+            If it cannot be resumed just now.
+        """
+        check_open(self._limits, len(self.scans))
+        scan = self._opener.resume(session, scan_id)
+        self._take_in(scan)
+        return scan
+
+    def stored(self, session: str, epoch: int) -> int:
+        """Return the seq up to which a session's sender need not repeat anything."""
+        return self._opener.stored(session, epoch, self._of(session), self._settled.keys())
+
     def listen_again(self) -> None:
         """Say that nobody was listened to until now: no silence before this counts."""
         for scan in self.scans.values():
@@ -220,44 +216,33 @@ class Ingest:
         return [verdict(start, accepted=True, facts=facts)]
 
     def _begin(self, message: Message, start: m.ScanStart) -> Facts:
-        grid, parameters, borrowed = self._resolve(start.plan)
-        plan_bytes, parameter_bytes = msgspec.json.encode(start.plan), msgspec.json.encode(parameters)
         key = start.session, start.scan_id
-        known = self._store.known(*key)
-        if known is not None and known.status not in ("open", "failed"):
-            if (known.plan, known.parameters) != (plan_bytes, parameter_bytes):
-                raise LivestemError(
-                    f"session {start.session} holds this scan already, processed otherwise; use another --session"
-                )
-            self._settled[key] = "done"
-            return {"already": known.status}
-        if known is not None and known.status == "open" and self._settled.get(key) in ("done", "cut off"):
-            return {"already": "over, its finals are being computed"}
-        facts = facts_of(grid, parameters, start.plan)
-        if key in self.scans:
-            if self.scans[key].plan != start.plan:
-                raise LivestemError(f"scan {start.scan_id} is open with another plan; begin this one under a new name")
-            return facts
-        self._make_room()
-        check_limits(self._limits, start.plan, grid, parameters, open_scans=len(self.scans))
-        check_disk(self._limits, self._store.free_bytes())
-        folder = self._store.begin(*key, plan_bytes, parameter_bytes)
-        if parameters.support is not None:
-            self._store.keep_support(parameters.support)
-        journal = Journal(folder / JOURNAL)
-        journal.append(message)
-        accumulator = Accumulator(start.plan, grid, parameters.register)
-        self.scans[key] = OpenScan(
-            *key,
-            start.plan,
-            parameters,
-            accumulator,
-            journal,
-            borrowed=borrowed,
-            epoch=start.epoch,
-            heard=time.monotonic(),
-        )
-        return facts
+        scan = self.scans.get(key)
+        if scan is None:
+            course = self._opener.course(start)
+            if course.already is not None:
+                self._settled[key] = "done"
+                return {"already": course.already}
+            if course.known is not None and course.known.status == "open" and self._settled.get(key) == "done":
+                return {"already": "over, its finals are being computed"}
+            self._make_room()
+            scan = self._opener.open(course, message, start, len(self.scans))
+            if scan is None:
+                self._settled[key] = "done"
+                return {"already": "over"}
+            self._take_in(scan)
+        elif scan.plan != start.plan:
+            raise other_plan(start)
+        elif scan.status is None and scan.begin(start):
+            scan.journal.append(message)
+        return facts_of(scan.grid, scan.parameters, scan.plan) | ({"kept": scan.life.tiles} if scan.life.tiles else {})
+
+    def _take_in(self, scan: OpenScan) -> None:
+        scan.heard = time.monotonic()
+        self.scans[scan.session, scan.scan_id] = scan
+        self._settled.pop((scan.session, scan.scan_id), None)
+        if scan.status is not None:
+            self._over(scan)
 
     def _tile(self, message: Message, tile: m.HaadfRows | m.EdsRows) -> None:
         scan = self._open(message)
@@ -284,12 +269,9 @@ class Ingest:
         scan = self._open(message)
         if scan is None or scan.end is not None:
             return
-        scan.end = end
-        with scan.lock:
-            scan.accumulator.frames_stated = min(end.frames, self._limits.planned_frames)
         scan.journal.append(message)
-        tiles = end.haadf_tiles + end.eds_tiles
-        self._on(scan, life.EndArrived(tiles, end.status == "aborted", end.reason))
+        if scan.take_end(end, self._limits):
+            self._over(scan)
 
     def _open(self, message: Message) -> OpenScan | None:
         """Return the scan a message belongs to; keep the message if its start has not come yet."""
@@ -297,6 +279,10 @@ class Ingest:
         scan, settled = self.scans.get(key), self._settled.get(key)
         if scan is not None:
             return scan
+        if settled is None:
+            known = self._store.known(*key)
+            if known is not None and known.status != "open":  # finished before this start of ours
+                settled = self._settled[key] = "done"
         if settled is None:
             if len(self._early) == self._limits.waiting_tiles:
                 self.reject(WireError("limit", f"{len(self._early)} tiles wait for their scan_start"))
@@ -310,14 +296,15 @@ class Ingest:
         return None
 
     def _on(self, scan: OpenScan, event: life.Event) -> None:
-        scan.life, effects = scan.life.on(event)
-        for effect in effects:
-            self._settled[scan.session, scan.scan_id] = "done" if scan.end is not None else "cut off"
-            scan.status, scan.reason = effect.status, effect.reason
-            try:
-                self._hand_over(scan)
-            except StoreError as e:  # tried again by `hand_over`, whose caller waits
-                log.warning("scan %s is over, but %s", scan.scan_id, e)
+        if scan.on(event):
+            self._over(scan)
+
+    def _over(self, scan: OpenScan) -> None:
+        self._settled[scan.session, scan.scan_id] = "done" if scan.end is not None else "cut off"
+        try:
+            self._hand_over(scan)
+        except StoreError as e:  # tried again by `hand_over`, whose caller waits
+            log.warning("scan %s is over, but %s", scan.scan_id, e)
 
     def _hand_over(self, scan: OpenScan) -> None:
         assert scan.status is not None

@@ -86,6 +86,7 @@ class Intake:
                 limits=settings.limits,
                 on_rejected=ingest.reject,
                 keys=settings.own_keys(),
+                stored=ingest.stored,
             )
             connection.register(self._poller)
             self._adapters.append(_Adapter(connection))

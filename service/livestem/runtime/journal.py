@@ -257,6 +257,16 @@ class JournalRecording:
             raise SourceError(f"{self._path} is damaged at message {number}: {e}; replay another copy of it") from e
 
 
+def cursor_of(path: Path) -> tuple[int, int]:
+    """Return (epoch, seq) up to which a journal has its sender's stream; zeros if it cannot be read."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            epoch, seq = db.execute("SELECT epoch, seq FROM cursor").fetchone() or (0, 0)
+            return int(epoch), int(seq)
+    except sqlite3.Error:
+        return 0, 0
+
+
 def unnest_blob(blob: bytes) -> list[Buffer]:
     """Return the frames of a stored message."""
     return list(msgspec.msgpack.decode(blob, type=list[bytes]))

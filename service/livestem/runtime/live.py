@@ -103,7 +103,7 @@ class LiveScorer:
         scan.live = kept
         features: dict[str, Feature] = {}
         if data.haadf is not None:
-            encoder = self._encoders.of(kept.parameters.recipe)
+            encoder = self._encoders.of(kept.parameters.recipe, scan.arithmetic)
             features["haadf"] = (
                 haadf_feature(data, kept.parameters, None)
                 if encoder is None

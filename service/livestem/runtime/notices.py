@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 _LEVELS: dict[Event, int] = {
     "scan_refused": logging.WARNING,
     "scan_failed": logging.ERROR,
+    "scan_not_resumed": logging.ERROR,
     "degraded": logging.WARNING,
     "finals_left": logging.WARNING,
 }

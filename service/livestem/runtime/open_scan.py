@@ -7,11 +7,13 @@ import time
 from dataclasses import dataclass, field
 
 from livestem.domain.geometry import Grid
-from livestem.domain.life import ScanLife, Status
+from livestem.domain.life import EndArrived, Event, ScanLife, Status
+from livestem.domain.limits import Limits
 from livestem.domain.parameters import Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.runtime.accumulator import Accumulator
 from livestem.runtime.borrowed import Borrowed
+from livestem.runtime.encoders import Arithmetic
 from livestem.runtime.journal import Journal
 from livestem.wire import messages as m
 
@@ -29,6 +31,8 @@ class OpenScan:
     lock: threading.Lock = field(default_factory=threading.Lock)
     life: ScanLife = ScanLife()
     borrowed: Borrowed | None = None  # chips of earlier scans that are examples here
+    arithmetic: Arithmetic | None = None  # what embeds its HAADF; None if nobody decided
+    begun_by: tuple[int, int] = (0, 0)  # epoch and seq of its newest `scan_start`
     epoch: int = 0  # of the sender whose data came last: one session may have two adapters
     watermark: m.Watermark = m.Watermark(epoch=0, seq=0)
     end: m.ScanEnd | None = None
@@ -39,6 +43,30 @@ class OpenScan:
     started: float = field(default_factory=time.monotonic)
     shown: float = field(default_factory=time.monotonic)  # when the newest live message went out, or the scan began
     arrived: float | None = None  # when the oldest tile came that no live message includes yet
+
+    def begin(self, start: m.ScanStart) -> bool:
+        """Take note of a `scan_start`; False if it is known. A new one takes back the end before it."""
+        by = start.epoch, start.seq
+        if by == self.begun_by:
+            return False
+        self.begun_by, self.epoch = by, start.epoch
+        self.life, self.end, self.status, self.reason = ScanLife(tiles=self.life.tiles), None, None, None
+        self.accumulator.frames_stated = 0
+        return True
+
+    def take_end(self, end: m.ScanEnd, limits: Limits) -> bool:
+        """Take note of its end, however much of it is here; return whether it is over by that."""
+        self.end = end
+        with self.lock:
+            self.accumulator.frames_stated = min(end.frames, limits.planned_frames)
+        return self.on(EndArrived(end.haadf_tiles + end.eds_tiles, end.status == "aborted", end.reason))
+
+    def on(self, event: Event) -> bool:
+        """Let something happen to it; return whether it is over by that."""
+        self.life, effects = self.life.on(event)
+        for effect in effects:
+            self.status, self.reason = effect.status, effect.reason
+        return bool(effects)
 
     @property
     def grid(self) -> Grid:

@@ -30,14 +30,12 @@ from livestem.client.hub import Hub
 from livestem.client.line import server_key
 from livestem.domain import life
 from livestem.domain.errors import DiskFullError, LivestemError
-from livestem.domain.geometry import Grid
-from livestem.domain.parameters import PRESETS, Parameters
-from livestem.domain.scan import ScanPlan
+from livestem.domain.parameters import PRESETS
 from livestem.protocol.publisher import Publisher
-from livestem.runtime.borrowed import Borrowed, borrow
 from livestem.runtime.conclude import conclude, final_messages, summary
+from livestem.runtime.decision import Decisions
 from livestem.runtime.disk import RETRY_S
-from livestem.runtime.encoders import Encoders
+from livestem.runtime.encoders import Encoders, UnavailableError
 from livestem.runtime.http_endpoint import HttpEndpoint
 from livestem.runtime.ingest import Ingest
 from livestem.runtime.intake import Intake
@@ -47,7 +45,6 @@ from livestem.runtime.monitor import Monitor
 from livestem.runtime.notices import Notices
 from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.quantification import warm_up
-from livestem.runtime.recipe import resolve
 from livestem.runtime.results import ScanResult, write_result
 from livestem.runtime.settings import Settings
 from livestem.runtime.store import Store
@@ -94,8 +91,16 @@ class Segmenter:
             self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             opened.callback(self._context.term)
             self._hub = opened.enter_context(self._bind())
+            decisions = Decisions(
+                settings.processing, self._encoders, self.store.root, allow_sender=settings.allow_processing
+            )
             self._ingest = Ingest(
-                self.store, self._resolve, settings.limits, self.metrics, lambda *job: self._finals.put(job)
+                self.store,
+                decisions,
+                settings.limits,
+                self.metrics,
+                lambda *job: self._finals.put(job),
+                self._alive,
             )
             self.http = HttpEndpoint(settings.http.host, settings.http.port)
             opened.callback(self.http.close)
@@ -155,16 +160,31 @@ class Segmenter:
 
     def _run_ingest(self) -> None:
         try:
+            self._resume()
             while not self._stop.is_set():
                 self._intake.turn()
-                self.monitor.turned = time.monotonic()
+                self._alive()
         finally:
             self._intake.close()
 
-    def _resolve(self, plan: ScanPlan) -> tuple[Grid, Parameters, Borrowed | None]:
-        grid, parameters = resolve(plan, self.settings.processing, allow_sender=self.settings.allow_processing)
-        name = self._encoders.name(parameters.recipe)  # refuses now, not at the scan's end, if weights are missing
-        return grid, *borrow(plan, grid, parameters, name, self.store.root)
+    def _alive(self) -> None:
+        self.monitor.turned = time.monotonic()
+
+    def _resume(self) -> None:
+        """Take up what an earlier start left open, the newest first; each goes on, or its finals are made."""
+        for session, scan_id in self.store.open_scans():
+            if self._stop.is_set():
+                return
+            about = {"session": session, "scan_id": scan_id}
+            self._open_session(session)
+            try:
+                scan = self._ingest.resume(session, scan_id)
+            except LivestemError as e:
+                self.tell("scan_not_resumed", f"scan {scan_id} is not resumed: {e}", **about, reason=str(e))
+                continue
+            then = "waits for its sender" if scan.status is None else "is over, its finals are made"
+            text = f"scan {scan_id} is resumed with {scan.life.tiles} tiles and {then}"
+            self.tell("scan_resumed", text, **about, tiles=scan.life.tiles)
 
     def _on_verdict(self, verdict: m.Verdict) -> None:
         """Tell the person at the service, and everybody who follows, what was decided about a scan."""
@@ -270,9 +290,13 @@ class Segmenter:
 
     def _settle(self, scan: OpenScan, outcome: ScanResult | LivestemError, began: float) -> None:
         try:
-            if isinstance(outcome, LivestemError):
+            if isinstance(outcome, UnavailableError):
+                about = {"session": scan.session, "scan_id": scan.scan_id, "reason": str(outcome)}
+                self.tell("scan_not_resumed", f"scan {scan.scan_id} stays open: {outcome}", **about)
+            elif isinstance(outcome, LivestemError):
                 raise outcome
-            self._finish(scan, outcome, began)
+            else:
+                self._finish(scan, outcome, began)
         except DiskFullError:
             raise
         except LivestemError as e:

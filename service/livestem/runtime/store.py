@@ -31,27 +31,36 @@ from livestem.wire import messages as m
 from livestem.wire.codec import nest
 
 _LOCK = "catalog.lock"
-FORMAT = 1  # PRAGMA user_version of the catalogue
-_SCHEMA = """
+CATALOG = "catalog.sqlite"
+FORMAT = 2  # PRAGMA user_version of the catalogue
+_APPLICATION = 0x4C53_5443  # "LSTC", so that a stranger's database is told apart; not in format 1
+_SCHEMA = f"""
+PRAGMA application_id={_APPLICATION};
+PRAGMA user_version={FORMAT};
 CREATE TABLE starts (n INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL);
 CREATE TABLE sessions (session TEXT PRIMARY KEY, began_ns INTEGER NOT NULL);
 CREATE TABLE scans (
     session TEXT NOT NULL, scan_id TEXT NOT NULL, began_ns INTEGER NOT NULL, plan BLOB NOT NULL,
-    parameters BLOB NOT NULL, status TEXT NOT NULL, digest TEXT, PRIMARY KEY (session, scan_id));
+    parameters BLOB NOT NULL, status TEXT NOT NULL, digest TEXT, arithmetic BLOB, PRIMARY KEY (session, scan_id));
 CREATE TABLE results (
     session TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, message BLOB NOT NULL,
     PRIMARY KEY (session, epoch, seq));
 CREATE TABLE support_sets (version TEXT PRIMARY KEY, at_ns INTEGER NOT NULL, content BLOB NOT NULL);
 CREATE TABLE decisions (n INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, session TEXT, content BLOB NOT NULL);
 """
+# What makes the next format of each: an older store is brought up to date when it is opened.
+_NEXT = {
+    1: f"ALTER TABLE scans ADD COLUMN arithmetic BLOB; PRAGMA application_id={_APPLICATION}; PRAGMA user_version=2;",
+}
 
 
 class KnownScan(msgspec.Struct, frozen=True):
-    """What the catalogue says of a scan."""
+    """What the catalogue says of a scan: plan, parameters and arithmetic as JSON; no arithmetic before format 2."""
 
     plan: bytes
     parameters: bytes
     status: str
+    arithmetic: bytes | None = None
 
 
 class Store:
@@ -77,7 +86,7 @@ class Store:
         except OSError as e:
             raise StoreError(f"the store {root} cannot be used: {e}; choose another with --store") from e
         try:
-            self._db = sqlite3.connect(root / "catalog.sqlite", isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(root / CATALOG, isolation_level=None, check_same_thread=False)
             self._prepare()
         except sqlite3.Error as e:
             self._lock_file.close()
@@ -88,11 +97,11 @@ class Store:
             raise
 
     def _prepare(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > FORMAT:
-            raise StoreError(f"the store {self.root} was made by a newer livestem (format {version}); update this one")
+        version = check_catalogue(self._db, self.root)
         if version == 0:
-            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
+            self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        for old in range(version or FORMAT, FORMAT):
+            self._db.executescript(f"BEGIN; {_NEXT[old]} COMMIT;")
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         cursor = self._db.execute("INSERT INTO starts (at_ns) VALUES (?)", (time.time_ns(),))
@@ -104,14 +113,33 @@ class Store:
 
     def known(self, session: str, scan_id: str) -> KnownScan | None:
         """Return what the catalogue says of a scan, or None."""
-        sql = "SELECT plan, parameters, status FROM scans WHERE session = ? AND scan_id = ?"
+        sql = "SELECT plan, parameters, status, arithmetic FROM scans WHERE session = ? AND scan_id = ?"
         rows = self._query(sql, session, scan_id)
         return KnownScan(*rows[0]) if rows else None
 
-    def begin(self, session: str, scan_id: str, plan: bytes, parameters: bytes) -> Path:
+    def open_scans(self) -> list[tuple[str, str]]:
+        """Return session and name of every scan that is open, the newest first."""
+        return [*self._query("SELECT session, scan_id FROM scans WHERE status = 'open' ORDER BY began_ns DESC")]
+
+    def latest(self, session: str, most: int) -> list[str]:
+        """Return the names of the latest scans of a session, the newest first."""
+        sql = "SELECT scan_id FROM scans WHERE session = ? ORDER BY began_ns DESC LIMIT ?"
+        return [scan_id for (scan_id,) in self._query(sql, session, most)]
+
+    def reopen(self, session: str, scan_id: str) -> None:
+        """Note that a scan goes on; its result stays until the next one replaces it."""
+        self._execute("UPDATE scans SET status = 'open' WHERE session = ? AND scan_id = ?", session, scan_id)
+
+    def give_up(self, session: str, scan_id: str) -> None:
+        """Note that a scan has failed of which there is nothing to tell."""
+        self._execute("UPDATE scans SET status = 'failed' WHERE session = ? AND scan_id = ?", session, scan_id)
+
+    def begin(
+        self, session: str, scan_id: str, plan: bytes, parameters: bytes, arithmetic: bytes | None = None
+    ) -> Path:
         """Enter a scan into the catalogue and make its folder.
 
-        An unfinished one of that name begins again; what it had received is kept beside it, in ``<scan_id>.1``, ...
+        One of that name that cannot go on begins anew; what it had received is kept beside it, in ``<scan_id>.1``, ...
         """
         folder = self.folder(session, scan_id)
         try:
@@ -122,8 +150,8 @@ class Store:
             raise StoreError(f"the folder {folder} cannot be made: {e.strerror or e}; use another --session") from e
         now = time.time_ns()
         self._execute("INSERT OR IGNORE INTO sessions VALUES (?, ?)", session, now)
-        sql = "INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, 'open', NULL)"
-        self._execute(sql, session, scan_id, now, plan, parameters)
+        sql = "INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, 'open', NULL, ?)"
+        self._execute(sql, session, scan_id, now, plan, parameters, arithmetic)
         return folder
 
     def keep_support(self, support: SupportSet) -> None:
@@ -207,6 +235,25 @@ def is_in_use(root: Path) -> bool:
     except (StoreError, OSError):
         return True
     return False
+
+
+def check_catalogue(db: sqlite3.Connection, root: Path) -> int:
+    """Return the format of a catalogue, 0 if it is new and empty.
+
+    Raises
+    ------
+    StoreError
+        If it is a stranger's database, or a newer livestem made it.
+    """
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    application = int(db.execute("PRAGMA application_id").fetchone()[0])
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    ours = tables >= {"starts", "scans"} if version else not tables
+    if application not in (0, _APPLICATION) or not ours:
+        raise StoreError(f"{root / CATALOG} is no catalogue of livestem; choose another store with --store")
+    if version > FORMAT:
+        raise StoreError(f"the store {root} was made by a newer livestem (format {version}); update this one")
+    return version
 
 
 def _aside(folder: Path) -> Path:
