@@ -320,8 +320,11 @@ def test_subscribers_are_counted(hub: Hub, context: zmq.Context[Any], endpoint: 
 
 
 def test_many_threads_publish_in_the_order_of_their_numbers(
-    hub: Hub, context: zmq.Context[Any], endpoint: Endpoint, closing: ExitStack
+    context: zmq.Context[Any], endpoint: Endpoint, closing: ExitStack
 ):
+    hub = Hub(context, endpoint, 7, stream="res", server="test", limits=Limits(subscriber_queue=1000))
+    closing.callback(hub.close)
+    hub.add(Publisher("s1", "res", 7, time.time_ns))
     sub = closing.enter_context(context.socket(zmq.SUB))
     sub.setsockopt(zmq.RCVHWM, 0)
     sub.setsockopt(zmq.SUBSCRIBE, b"res.s1.agreement")
@@ -337,6 +340,83 @@ def test_many_threads_publish_in_the_order_of_their_numbers(
     for thread in threads:
         thread.join()
     assert seqs == list(range(1, 801))
+
+
+def raw_sub(context: zmq.Context[Any], endpoint: Endpoint, closing: ExitStack) -> zmq.Socket[bytes]:
+    """Return a subscribed SUB that keeps next to nothing itself: what it does not read waits at the hub."""
+    sub = closing.enter_context(context.socket(zmq.SUB))
+    for option, value in ((zmq.LINGER, 0), (zmq.RCVHWM, 1), (zmq.RCVBUF, 4096)):
+        sub.setsockopt(option, value)
+    sub.setsockopt(zmq.SUBSCRIBE, b"res.")
+    sub.connect(endpoint.endpoint)
+    return sub
+
+
+def test_a_reader_that_does_not_read_costs_its_queue_and_nobody_else_anything(
+    context: zmq.Context[Any], endpoint: Endpoint, closing: ExitStack
+):
+    """Thousands of messages for one that sleeps: dropped for it, whole for the one beside it."""
+    hub = Hub(context, endpoint, 7, stream="res", server="test", limits=Limits(subscriber_queue=10))
+    closing.callback(hub.close)
+    hub.add(Publisher("s1", "res", 7, time.time_ns))
+    sleeping = raw_sub(context, endpoint, closing)
+    with Subscriber(endpoint, context=context) as awake:
+        awake.wait_subscribed(10.0)
+        until(lambda: hub.subscribers == 2)
+        large = m.Agreement(scan_id="a" * 60, agreement={"x" * 60: {"y" * 50_000: None}})
+        for _ in range(300):
+            hub.publish("s1", large)
+        assert [h.seq for h in take(awake, 300)] == list(range(1, 301)) and awake.lost == []
+    read = 0
+    while sleeping.poll(500):
+        sleeping.recv_multipart()
+        read += 1
+    assert 10 <= read < 150, "its queue, what was on the way, and the rest dropped"
+
+
+def test_who_asks_and_never_reads_is_sent_little_and_keeps_nobody_waiting(
+    context: zmq.Context[Any], endpoint: Endpoint, closing: ExitStack
+):
+    hub = Hub(context, endpoint, 7, stream="res", server="test")
+    closing.callback(hub.close)
+    hub.add(Publisher("s1", "res", 7, time.time_ns))
+    for _ in range(400):  # 40 MB
+        hub.publish("s1", m.Agreement(scan_id="a", agreement={"x": {"y" * 100_000: None}}))
+    rude = closing.enter_context(context.socket(zmq.DEALER))
+    for option, value in ((zmq.LINGER, 0), (zmq.RCVHWM, 1), (zmq.RCVBUF, 4096)):
+        rude.setsockopt(option, value)
+    rude.connect(endpoint.talk)
+    for n in range(100):
+        rude.send_multipart(encode(m.Resend(request_id=f"{n}", session="s1", epoch=7, first=1, last=400)))
+    until(lambda: hub._replies.busy)
+    with Subscriber(endpoint, context=context) as polite:
+        assert [h.seq for h in take(polite, 400)] == list(range(1, 401))
+    until(lambda: not hub._replies.busy, 15.0)  # it has taken nothing for long: what was under way for it is let go
+    read = 0
+    while rude.poll(500):
+        rude.recv_multipart()
+        read += 1
+    assert 1 <= read < 60
+
+
+def test_only_so_many_clients_are_greeted(context: zmq.Context[Any], endpoint: Endpoint, closing: ExitStack):
+    hub = Hub(context, endpoint, 7, stream="res", server="test", limits=Limits(subscribers=2))
+    closing.callback(hub.close)
+    hub.add(Publisher("s1", "res", 7, time.time_ns))
+    hello = m.Hello(request_id="1", versions=(1,), role="observer")
+    first, second, third = (dealer(context, endpoint, closing) for _ in range(3))
+    assert isinstance(ask(first, hello), m.Welcome) and isinstance(ask(second, hello), m.Welcome)
+    refusal = ask(third, hello)
+    assert isinstance(refusal, m.Refusal) and "`subscribers`" in refusal.reason and "\n" not in refusal.reason
+    third.send_multipart(encode(m.Snapshot(request_id="2", session="s1")))
+    assert isinstance(ask(second, hello), m.Welcome), "who is here stays"
+    assert not third.poll(100), "what else it asks is not answered, and so lost to nobody"
+    with hub.lock:
+        hub._heard[next(iter(hub._heard))] -= 60.0  # the first has been silent for a minute
+    until(lambda: len(hub._heard) == 1)
+    assert isinstance(ask(third, hello), m.Welcome)
+    with Subscriber(endpoint, context=context) as late, pytest.raises(LivestemError, match="allows; close one"):
+        late.wait_subscribed(10.0)
 
 
 def test_a_hub_closes_with_an_idle_reader_and_a_full_queue(context: zmq.Context[Any], endpoint: Endpoint):

@@ -24,7 +24,9 @@ from livestem.protocol.follower import Ask, Effect, Follower, Role, Take
 from livestem.wire import messages as m
 from livestem.wire.codec import Message, decode, encode
 
-_RCVHWM = 100_000  # messages; the follower always drains, so this is only for a pause of the process
+# Messages that wait for the application, which drains them at every turn: ten seconds of a busy instrument, and what a
+# script that pauses holds in memory at most. What comes beyond is dropped, shows as a gap, and is sent again.
+_RCVHWM = 1000
 
 
 class Connection:

@@ -1,6 +1,11 @@
 """The two bound sockets of a publisher, behind a guard if there are keys: opened, closed, and opened anew.
 
 Whoever uses the sockets holds its own lock while they are renewed.
+
+What a reader costs who does not read is bounded by messages, because ZeroMQ counts those: `subscriber_queue` for its
+SUB (further ones are dropped for it alone; ZeroMQ holds a message once, however many readers it waits for),
+`_ROUTER_QUEUE` and one more for its DEALER. In bytes: a live map of 48 x 48 chips with the scores of three classes has
+32 kB, so 3 MB and 0.3 MB; the largest that the limits allow has 4.2 MB, so 420 MB and 38 MB.
 """
 
 from __future__ import annotations
@@ -19,7 +24,8 @@ from livestem.domain.limits import Limits
 from livestem.protocol.permission import Stream
 from livestem.wire import messages as m
 
-_QUEUE = 10_000  # messages queued for one slow reader before the XPUB drops for it; gap repair serves it later
+_ACQUISITION_QUEUE = 1000  # messages: the resend buffer holds what a service that pauses for longer will ask for
+_ROUTER_QUEUE = 8  # messages of an answer: enough to keep a connection busy until the hub's next look
 _LINGER_MS = 1000
 
 
@@ -58,6 +64,7 @@ class Door:
         on_rejected: Callable[[WireError], None] | None = None,
     ) -> None:
         self.endpoint, self._limits = endpoint, limits
+        self._queue = limits.subscriber_queue if stream == "res" else _ACQUISITION_QUEUE
         self._guard = None if keys is None else Guard(keys, stream, on_rejected)
         self._context = context if self._guard is None else self._guard.context
         try:
@@ -102,13 +109,14 @@ class Door:
             self._guard.close()
 
     def _open(self) -> None:
-        self.xpub = self._bound(zmq.XPUB, self.endpoint.endpoint)
+        self.xpub = self._bound(zmq.XPUB, self.endpoint.endpoint, self._queue)
         self.xpub.setsockopt(zmq.XPUB_VERBOSER, 1)  # tell of every subscriber, so that they can be counted
         try:
-            self.router = self._bound(zmq.ROUTER, self.endpoint.talk)
+            self.router = self._bound(zmq.ROUTER, self.endpoint.talk, _ROUTER_QUEUE)
         except LivestemError:
             self.xpub.close(linger=0)
             raise
+        self.router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # say that a peer's queue is full, instead of dropping
 
-    def _bound(self, kind: int, endpoint: str) -> Socket:
-        return bound(self._context, kind, endpoint, self._limits, self._guard, queue=_QUEUE)
+    def _bound(self, kind: int, endpoint: str, queue: int) -> Socket:
+        return bound(self._context, kind, endpoint, self._limits, self._guard, queue=queue)

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from livestem.domain.errors import LivestemError, TransportError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.protocol.desk import Desk
 from livestem.protocol.publisher import Out, Publisher
+from livestem.protocol.replies import Delivery, Replies
 from livestem.wire import messages as m
 from livestem.wire.codec import decode, encode
 
@@ -39,6 +40,7 @@ SILENT_S = 10.0  # a service acknowledges at least every second; ten of them mis
 _POLL_MS = 20
 _NOTES = 2000  # of subscriptions, read in one turn: a hundred thousand a second, in a millisecond or two each time
 _BACK_S = 3.0  # a service is back after a tenth of a second, under another address, and acknowledges every second
+_BLOCKED_POLL_MS = 2  # while a peer's queue is full: ZeroMQ does not say when it no longer is
 
 
 class Hub:
@@ -57,6 +59,8 @@ class Hub:
         Who we are, for people.
     on_talk : callable, optional
         Called with every request, on the hub's thread, once it is answered.
+    on_repaired : callable, optional
+        Called for every message that somebody missed and is sent again.
     on_rejected : callable, optional
         Called with the error of every request that was dropped, for a metric; the hub logs them thinly itself.
     eager : callable, optional
@@ -91,6 +95,7 @@ class Hub:
         server: str,
         limits: Limits = DEFAULT_LIMITS,
         on_talk: Callable[[m.Talk], None] | None = None,
+        on_repaired: Callable[[], None] | None = None,
         on_rejected: Callable[[WireError], None] | None = None,
         eager: Callable[[], bool] = lambda: False,
         on_scan: Callable[[m.RequestScan], m.Talk] | None = None,
@@ -106,10 +111,11 @@ class Hub:
         self.lock = threading.RLock()
         self.subscribers = 0
         self._dropped = Tally("request")
-        self._on_rejected = on_rejected
+        self._on_rejected, self._on_repaired = on_rejected, on_repaired
         self._heard: dict[bytes, float] = {}
         self._stop = threading.Event()
         self.turned = time.monotonic()
+        self._replies = Replies(self._deliver)
         self._door = Door(context, endpoint, stream, limits, keys, on_rejected)
         self._thread = threading.Thread(target=self._run, name=f"hub-{server}", daemon=True)
         self._thread.start()
@@ -205,7 +211,9 @@ class Hub:
             self.turned = time.monotonic()
             with self.lock:
                 self._count_subscribers()
-            if self._router.poll(_POLL_MS):
+            moved = self._replies.turn(time.monotonic())
+            busy_ms = 0 if moved else _BLOCKED_POLL_MS
+            if self._router.poll(busy_ms if self._replies.busy else _POLL_MS):
                 self._drain()
             if time.monotonic() >= next_beat:
                 if self._door.somebody_left():
@@ -219,7 +227,8 @@ class Hub:
         with self.lock:
             self._door.renew()
             self.subscribers = 0
-        self._heard = dict.fromkeys(self._heard, time.monotonic() - SILENT_S + _BACK_S)
+            attached = {peer for publisher in self._publishers.values() for peer in publisher.services}
+        self._heard = dict.fromkeys(attached, time.monotonic() - SILENT_S + _BACK_S)
 
     def _beat(self) -> None:
         with self.lock:
@@ -267,10 +276,21 @@ class Hub:
             raise WireError("forbidden", reason)
 
     def _on_request(self, peer: bytes, request: m.Talk) -> None:
+        if not self._admits(peer, request):
+            return
         self._heard[peer] = time.monotonic()
         self._answer(peer, request)
         if self._on_talk is not None:
             self._on_talk(request)
+
+    def _admits(self, peer: bytes, request: m.Talk) -> bool:
+        """With all places taken a stranger's greeting is refused, and what else it says goes unanswered."""
+        if peer in self._heard or len(self._heard) < self._limits.subscribers:
+            return True
+        if isinstance(request, m.Hello):
+            reason = f"{len(self._heard)} clients are here, which is all {self.server} allows; close one, or raise "
+            self._reply(peer, m.Refusal(request_id=request.request_id, reason=reason + "`subscribers` of its limits"))
+        return False
 
     def _answer(self, peer: bytes, request: m.Talk) -> None:
         if isinstance(request, m.Hello):
@@ -306,28 +326,47 @@ class Hub:
             reason = f"no session {request.session!r} here"
             self._reply(peer, m.Refusal(request_id=request.request_id, session=request.session, reason=reason))
             return
-        replies = publisher.on_request(peer, request)
+        answer = self._steps(publisher.on_request(peer, request), request)
+        if isinstance(request, m.Resend | m.Snapshot):
+            self._replies.begin(peer, (type(request), request.session), answer, time.monotonic())
+            return
+        for out in answer:
+            self._deliver(out)
+
+    def _steps(self, answer: Iterator[Out], request: m.Talk) -> Iterator[Out]:
+        """Yield an answer; each step reads the buffer, so it is locked, and sending happens outside."""
         while True:
             try:
-                with self.lock:  # each step reads the buffer; sending happens outside
-                    out = next(replies, None)
+                with self.lock:
+                    out = next(answer, None)
             except LivestemError as e:  # the store of old messages, say; the publisher itself must live on
                 log.error("request of %s not answered: %s", m.tag_of(request), e)
                 return
             if out is None:
                 return
-            self._deliver(out)
+            yield out
+            if out.repairs and self._on_repaired is not None:
+                self._on_repaired()
 
-    def _deliver(self, out: Out) -> None:
+    def _deliver(self, out: Out) -> Delivery:
         if out.peer is None:
             with self.lock:
                 self._send(out.frames)
-        else:
-            self._router.send_multipart([out.peer, *out.frames], copy=False)
+            return "sent"
+        try:
+            self._router.send_multipart([out.peer, *out.frames], zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return "full"
+        except zmq.ZMQError as e:
+            if e.errno != zmq.EHOSTUNREACH:
+                raise
+            return "away"
+        return "sent"
 
     def _reply(self, peer: bytes, header: m.Talk) -> None:
+        """Answer in one message; for whom it cannot be sent, it is asked again."""
         header = msgspec.structs.replace(header, epoch=self.epoch, sent_ns=time.time_ns())
-        self._router.send_multipart([peer, *encode(header)])
+        self._deliver(Out(encode(header), peer))
 
     def _welcome(self, hello: m.Hello) -> m.Talk:
         with self.lock:

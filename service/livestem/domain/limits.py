@@ -25,6 +25,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tiles                         further tiles of the scan are dropped (``limit``)
     accumulator_bytes             the scan is refused; estimated from the plan at `scan_start`
     free_disk_bytes               the scan is refused while less than this would be left
+    subscribers                   a further client's `hello` is refused until one has been silent for ten seconds
+    subscriber_queue              what is newer is dropped for who does not read: live maps for good, finals come again
     open_scans                    an open scan that is silent for 10 s is finished; else a further one is refused
     waiting_tiles                 the oldest early tile (before its `scan_start`) is dropped and counted (``limit``)
     sessions                      the one that was begun longest ago, of those without an open scan, is let go
@@ -48,6 +50,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tiles: int = 2_000_000  # of a scan; each is remembered with 250 bytes; 10 000 frames of 1024 rows, 8 at a time
     accumulator_bytes: int = 8 * 1024 * MIB
     free_disk_bytes: int = 512 * MIB
+    subscribers: int = 128
+    subscriber_queue: int = 100  # messages: four seconds of live maps at the usual interval
     open_scans: int = 4
     waiting_tiles: int = 1024
     sessions: int = 64  # followed at one publisher, or published by one; finals stay in the store

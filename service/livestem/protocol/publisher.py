@@ -24,7 +24,7 @@ comes. What was kept but not sent when the process was killed is sent when it is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import msgspec
@@ -47,10 +47,14 @@ _LIVE_SCANS = 4
 
 @dataclass(frozen=True)
 class Out:
-    """One message to send: to `peer` through the ROUTER, or published if `peer` is None."""
+    """One message to send: to `peer` through the ROUTER, or published if `peer` is None.
+
+    It `repairs` if it was missed: what an earlier start published, a late joiner asks for in the same way.
+    """
 
     frames: Frames
     peer: bytes | None = None
+    repairs: bool = False
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,8 @@ class Publisher:
             hole, count, size = seq + 1, count + 1, size + sum(map(len, frames))
             more = seq < end and count < _BURST and size < self._limits.snapshot_page_bytes
             resent = m.Resent(request_id=rid, seq=seq, more=more)
-            yield self._reply(peer, resent, (nest(frames),), epoch=request.epoch)
+            out = self._reply(peer, resent, (nest(frames),), epoch=request.epoch)
+            yield replace(out, repairs=request.epoch == self.epoch)
             if not more:
                 return
         yield self._gone(peer, request, hole, end)

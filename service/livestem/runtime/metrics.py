@@ -62,7 +62,7 @@ class Metrics:
             "livestem_rejected", "Messages and connections refused, by reason", reason=REASONS
         )
         self.repairs = self._counter("livestem_gap_repairs", "Acquisition messages that came by resend")
-        self.subscriber_gaps = self._counter("livestem_subscriber_gaps", "Requests of subscribers to fill a gap")
+        self.subscriber_gaps = self._counter("livestem_subscriber_gaps", "Messages sent again to subscribers")
         self.missing = self._gauge(
             "livestem_tiles_missing",
             "Missing bands of rows: of open scans in frames before the newest, and of the last finished scan",

@@ -132,7 +132,7 @@ class Segmenter:
             limits=settings.limits,
             stored=self._stored,
             on_rejected=lambda e: self.metrics.rejected.labels(reason=e.reason).inc(),
-            on_talk=self._on_talk,
+            on_repaired=self.metrics.subscriber_gaps.inc,
             keys=settings.own_keys(),
         )
 
@@ -154,9 +154,6 @@ class Segmenter:
             self.tell("finals_left", text, scans=self._left)
         self._ingest.close()
         self._opened.close()
-
-    def _on_talk(self, request: m.Talk) -> None:
-        self.metrics.subscriber_gaps.inc(isinstance(request, m.Resend))
 
     def _run_ingest(self) -> None:
         try:
