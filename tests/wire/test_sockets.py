@@ -8,7 +8,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import msgspec
 import numpy as np
+import psutil
 import pytest
 import zmq
 from lossy_link import numbered
@@ -374,6 +376,24 @@ def test_a_reader_that_does_not_read_costs_its_queue_and_nobody_else_anything(
     assert 10 <= read < 150, "its queue, what was on the way, and the rest dropped"
 
 
+def test_the_memory_that_a_sleeping_reader_costs_is_its_queue(
+    context: zmq.Context[Any], endpoint: Endpoint, closing: ExitStack
+):
+    limits = Limits(subscriber_queue=10, resend_bytes=2**20)
+    hub = Hub(context, endpoint, 7, stream="res", server="test", limits=limits)
+    closing.callback(hub.close)
+    hub.add(Publisher("s1", "res", 7, time.time_ns, limits=limits))
+    raw_sub(context, endpoint, closing)
+    until(lambda: hub.subscribers == 1)
+    memory = psutil.Process().memory_info
+    before = memory().rss
+    labels, scores = np.zeros((128, 128), np.int16), np.ones((15, 128, 128), np.float32)
+    live = msgspec.structs.replace(live_map(0), method="fewshot", classes=tuple(f"c{i}" for i in range(15)))
+    for revision in range(400):  # of 1 MB
+        hub.publish("s1", msgspec.structs.replace(live, revision=revision), (labels, scores))
+    assert memory().rss - before < 100e6, "ten in the queue, one in the publisher, and what the allocator keeps"
+
+
 def test_who_asks_and_never_reads_is_sent_little_and_keeps_nobody_waiting(
     context: zmq.Context[Any], endpoint: Endpoint, closing: ExitStack
 ):
@@ -442,7 +462,7 @@ def subscriber(hub: Hub, endpoint: Endpoint, context: zmq.Context[Any], closing:
     return closing.enter_context(Subscriber(endpoint, context=context))
 
 
-def live(revision: int, scan_id: str = "a") -> m.Live:
+def live_map(revision: int, scan_id: str = "a") -> m.Live:
     return m.Live(
         scan_id=scan_id, revision=revision, watermark=m.Watermark(epoch=1, seq=1), coverage=m.Coverage(), frame=0,
         frames=None, counts=None, chips_done=0, chips=1,
@@ -486,7 +506,7 @@ def test_once_subscribed_nothing_is_missed(hub: Hub, endpoint: Endpoint, context
     for n in range(1, 16):
         with Subscriber(endpoint, context=context, history=False) as subscriber:
             subscriber.wait_subscribed(10.0)
-            hub.publish("s1", live(n))
+            hub.publish("s1", live_map(n))
             assert take(subscriber, 1, m.Live)[0].revision == n
 
 
@@ -566,11 +586,11 @@ def test_what_is_gone_is_reported(endpoint: Endpoint, context: zmq.Context[Any],
 
 def test_of_live_maps_the_newest_wins(hub: Hub, subscriber: Subscriber):
     subscriber.wait_subscribed(10.0)
-    hub.publish("s1", live(1))
+    hub.publish("s1", live_map(1))
     assert take(subscriber, 1, m.Live)[0].revision == 1
     for revision in (2, 3, 5, 4):
-        hub.publish("s1", live(revision))
-    hub.publish("s1", live(9, "b"))
+        hub.publish("s1", live_map(revision))
+    hub.publish("s1", live_map(9, "b"))
     hub.publish("s1", numbered(7, 1))
     deadline = time.monotonic() + 10
     while not any(isinstance(w.header, m.Agreement) for w in subscriber._ready):
@@ -582,16 +602,16 @@ def test_of_live_maps_the_newest_wins(hub: Hub, subscriber: Subscriber):
 
 def test_a_scan_of_the_same_name_in_another_session_has_its_own_live_maps(hub: Hub, subscriber: Subscriber):
     subscriber.wait_subscribed(10.0)
-    hub.publish("s1", live(100))
+    hub.publish("s1", live_map(100))
     take(subscriber, 1, m.Live)
     hub.add(Publisher("s2", "res", 7, time.time_ns))
-    hub.publish("s2", live(1))
+    hub.publish("s2", live_map(1))
     assert take(subscriber, 1, m.Live)[0].session == "s2"
 
 
 def test_who_comes_late_sees_the_newest_live_map(hub: Hub, endpoint: Endpoint, context: zmq.Context[Any]):
     for revision in (1, 2):
-        hub.publish("s1", live(revision))
+        hub.publish("s1", live_map(revision))
     with Subscriber(endpoint, context=context) as subscriber:
         assert take(subscriber, 1, m.Live)[0].revision == 2
 
