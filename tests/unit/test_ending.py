@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from test_monitoring import Source
@@ -114,3 +115,12 @@ def test_finals_that_outlast_the_drain_are_left_and_never_stored_late(monkeypatc
     assert done.is_set() and not finals.is_alive()
     (folder,) = (tmp_path / "store" / "s").iterdir()
     assert [path.name for path in folder.iterdir()] == ["journal.sqlite"]
+    monkeypatch.setattr(service, "conclude", conclude)
+    again = service.Segmenter(settings)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (folder / "result.json").exists():
+            assert time.monotonic() < deadline, "the next start does not make them"
+            time.sleep(0.05)
+    finally:
+        again.close()

@@ -107,7 +107,9 @@ def monitor(tmp_path, **hub: Any) -> Monitor:
         SimpleNamespace(scans={}),
         SimpleNamespace(configured=1, attached=0, blocked=None),
     )
-    return Monitor(*parts, queue.Queue(), LIMITS)
+    watched = Monitor(*parts, queue.Queue(), LIMITS)
+    watched.resuming = False
+    return watched
 
 
 def test_a_threads_death_is_told_and_ends_the_service(tmp_path, caplog):
@@ -130,6 +132,9 @@ def test_a_threads_death_is_told_and_ends_the_service(tmp_path, caplog):
 
 def test_a_thread_that_ends_its_work_has_not_died(tmp_path):
     watched = monitor(tmp_path)
+    watched.resuming = True
+    assert not watched.health().ready
+    watched.resuming = False
     thread = watched.thread("warm-up", lambda: None)
     assert not watched.health().ready, "its libraries are not loaded yet"
     thread.start()

@@ -31,7 +31,7 @@ import zmq
 
 from livestem.client.endpoints import refuse_open_bind
 from livestem.client.keys import SECRET, read_allowed
-from livestem.domain.errors import LivestemError, UsageError
+from livestem.domain.errors import LivestemError, StoreError, UsageError
 from livestem.domain.parameters import PRESETS
 from livestem.runtime import machine, store, weights
 from livestem.runtime.machine import Check
@@ -177,23 +177,25 @@ def _write_sample(folder: Path) -> tuple[float, float]:
 
 
 def _catalogue(root: Path, in_use_by_us: bool) -> Iterator[Check]:
-    path = root / "catalog.sqlite"
+    path = root / store.CATALOG
     if not path.is_file():
         return
     try:
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
-            found = db.execute("PRAGMA user_version").fetchone()[0]
+            found = store.check_catalogue(db, root)
         finally:
             db.close()
     except sqlite3.Error as e:
         yield Check("catalogue", "fail", f"{path}: {e}", "bring back the copy you have of it")
         return
-    if found > store.FORMAT:
-        yield Check("catalogue", "fail", f"format {found}, this livestem reads {store.FORMAT}", "update livestem")
+    except StoreError as e:
+        found_out, _, todo = str(e).rpartition("; ")  # each of our errors ends with what to do
+        yield Check("catalogue", "fail", found_out, todo)
         return
     used = store.is_in_use(root)
-    words = f"format {found}" + (", in use" if used else "")
+    older = f", to become {store.FORMAT} at the next start" if found < store.FORMAT else ""
+    words = f"format {found}{older}{', in use' if used else ''}"
     stranger = used and not in_use_by_us
     todo = "another livestem has this store; stop it, or configure another" if stranger else ""
     yield Check("catalogue", "warn" if stranger else "ok", words, todo)

@@ -6,8 +6,8 @@ Three questions, as supervisors and people ask them:
 question   asked by                    yes while                                           a no asks for
 =========  ==========================  ==================================================  ======================
 live       `/health/live`, systemd     every thread lives, and those that must turn, turn  a restart
-ready      `/health/ready`, scripts    live, its libraries loaded, nothing blocks it,      patience
-                                       and it is not stopping
+ready      `/health/ready`, scripts    live, its libraries loaded, open scans resumed,     patience
+                                       nothing blocks it, and it is not stopping
 ok         `/health`, the container    none of the reasons below holds                     a person
 =========  ==========================  ==================================================  ======================
 
@@ -47,7 +47,7 @@ class Vitals:
     ----------
     dead : what was said of each thread that has died
     quiet_s : since ingest or the result sockets last turned, whichever is longer ago
-    warm : whether the libraries that the first scan needs are loaded
+    warm : whether what an earlier start left open is resumed, and the libraries that a scan needs are loaded
     stopping : whether it has been asked to stop
     blocked : why the store cannot be written just now
     disk_free_bytes, store_bytes : of the store's disk, and of the store

@@ -44,7 +44,7 @@ class Monitor:
         self._under_way: set[str] = set()
         self._size = _Size(store.root)
         self.turned = time.monotonic()  # set by ingest at every turn
-        self.stopping = False
+        self.stopping, self.resuming = False, True
         self.held: str | None = None  # why finals that are computed cannot be written just now
 
     def thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
@@ -73,7 +73,7 @@ class Monitor:
         return Vitals(
             dead=(*self._dead, *lost_hub),
             quiet_s=0.0 if self.stopping else now - min(self.turned, self._hub.turned),
-            warm=not self.is_alive("warm-up"),
+            warm=not (self.is_alive("warm-up") or self.resuming),
             stopping=self.stopping,
             blocked=self._intake.blocked or self.held,
             disk_free_bytes=self._store.free_bytes(),

@@ -158,6 +158,7 @@ class Segmenter:
     def _run_ingest(self) -> None:
         try:
             self._resume()
+            self.monitor.resuming = False
             while not self._stop.is_set():
                 self._intake.turn()
                 self._alive()
