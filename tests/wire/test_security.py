@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import select
 import shutil
 import socket
 import threading
@@ -91,7 +92,7 @@ def tcp(ring: Ring) -> Endpoint:
 class Results:
     """A service's results, guarded: one session, label maps on request."""
 
-    def __init__(self, context: zmq.Context[Any], endpoint: Endpoint, keys: Keys) -> None:
+    def __init__(self, context: zmq.Context[Any], endpoint: Endpoint, keys: Keys | None) -> None:
         self.rejected: list[str] = []
         self.hub = Hub(
             context, endpoint, 7, stream="res", server="segmenter", keys=keys,
@@ -542,6 +543,97 @@ def test_a_frame_far_beyond_the_limit_costs_its_sender_the_connection(context: z
             assert len(rejected) == 1
     finally:
         hub.close()
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+@pytest.mark.parametrize("said", [b"", b"\xff" + bytes(8) + b"\x7f\x03\x01"], ids=["nothing", "half a greeting"])
+def test_who_does_not_finish_a_handshake_is_let_go(
+    said: bytes, guarded: bool, tcp: Endpoint, ring: Ring, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("livestem.client.sockets._HANDSHAKE_MS", 100)
+    with Acquisition("s1", Endpoint(tcp.endpoint), keys=ring.server if guarded else None):
+        with socket.create_connection(_address(tcp), timeout=10) as raw:
+            raw.sendall(said)
+            while raw.recv(4096):  # its greeting, and then the end: else this times out
+                pass
+
+
+class Relay:
+    """A TCP line between one endpoint and a publisher: `freeze` leaves it open and lets nothing more through."""
+
+    def __init__(self, to: tuple[str, int]) -> None:
+        self._to, self._server = to, socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._frozen: set[socket.socket] = set()
+        self._over, self._turns, self.passed = threading.Event(), 0, 0
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    @property
+    def lines(self) -> int:
+        """Connections that were ever made."""
+        return len(self._pairs)
+
+    def freeze(self) -> None:
+        """No more bytes, and no end either, on the connections that are there."""
+        self._frozen |= {end for pair in self._pairs for end in pair}
+        turn = self._turns
+        until(lambda: self._turns > turn + 1)  # the one that was under way is over
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+        for end in (self._server, *(end for pair in self._pairs for end in pair)):
+            end.close()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            self._turns += 1
+            across = {a: b for pair in self._pairs for a, b in (pair, pair[::-1])}
+            heard, _, _ = select.select([self._server, *(set(across) - self._frozen)], [], [], 0.02)
+            for end in heard:
+                if end is self._server:
+                    self._pairs.append((end.accept()[0], socket.create_connection(self._to, timeout=5)))
+                elif data := end.recv(65536):
+                    self.passed += 1
+                    across[end].sendall(data)
+                else:
+                    across[end].close()
+                    end.close()
+                    self._frozen |= {end, across[end]}  # over
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_line_that_is_cut_without_a_word_is_dialled_anew(
+    guarded: bool, tcp: Endpoint, ring: Ring, context: Any, closing: ExitStack, monkeypatch: pytest.MonkeyPatch
+):
+    """Half-open, on both of a subscriber's connections: neither side is told, and nothing is lost."""
+    monkeypatch.setattr("livestem.client.line._BEAT_MS", 50)
+    monkeypatch.setattr("livestem.client.line._SILENT_MS", 400)
+    results = Results(context, tcp, ring.server if guarded else None)
+    closing.callback(results.hub.close)
+    host, port = _address(tcp)
+    data, talk = Relay((host, port)), Relay((host, port + 1))
+    closing.callback(data.close)
+    closing.callback(talk.close)
+    where = Endpoint(
+        f"tcp://127.0.0.1:{data.port}", f"tcp://127.0.0.1:{talk.port}", tcp.server_key if guarded else None
+    )
+    with Subscriber(where, keys=ring.new("viewer", "observer") if guarded else None) as subscriber:
+        subscriber.wait_subscribed(10.0)
+        heard = hear(subscriber, results.publish())
+        for relay in (data, talk):
+            before = relay.passed
+            until(
+                lambda r=relay, b=before: r.passed > b + 10
+            )  # pings: from the first on the publisher knows their pace
+            relay.freeze()
+        last = [results.publish() for _ in range(20)][-1]
+        heard += hear(subscriber, last)
+        assert heard == list(range(1, last + 1)) and subscriber.lost == []
+        assert data.lines >= 2 and talk.lines >= 2
+        assert until(lambda: hear(subscriber, until_=lambda: True) or results.hub.subscribers == 1)
 
 
 def test_a_publisher_whose_guard_has_died_says_so(tcp: Endpoint, ring: Ring, monkeypatch: pytest.MonkeyPatch):
