@@ -39,7 +39,8 @@ def test_a_supervised_service_tells_how_it_is_from_its_start_to_its_end(tmp_path
                 scan.haadf(np.ones((64, 64), "<u2"))
                 scan.end("aborted", reason=NASTY)
                 acquisition.wait_acknowledged()
-                wait_for(lambda: service.metric("livestem_scans_total", status="aborted") == 1)
+                wait_for(lambda: '"scan_done"' in service.words())
+            assert service.metric("livestem_scans_total", status="aborted") == 1
             with urllib.request.urlopen(f"http://127.0.0.1:{service.http}/metrics", timeout=10) as answer:
                 metrics = answer.read().decode()
             assert end(service.process, signal.SIGTERM) == 0
