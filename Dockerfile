@@ -1,7 +1,7 @@
 # The segmenter in a container: everything installed, nobody's root, its store in one volume.
 #
 #   docker build --tag livestem .
-#   docker run --network host --volume livestem:/var/lib/livestem --memory 12g --stop-timeout 90 livestem --preset default
+#   docker run --network host --volume livestem:/var/lib/livestem --memory 22g --stop-timeout 90 livestem --preset default
 #
 # --memory: a peer can take memory before anything is known of it; the limit ends the container before the machine
 # suffers, and the journal is whole. --stop-timeout: finals under way get 60 s (drain_s). compose.yaml has both, with

@@ -24,6 +24,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     planned_frames                the scan is refused; of an open-ended one, tiles beyond are dropped (``limit``)
     tiles                         further tiles of the scan are dropped (``limit``)
     accumulator_bytes             the scan is refused; estimated from the plan at `scan_start`
+    finals_bytes                  the scan is refused, with the chip size that would fit; estimated likewise
     free_disk_bytes               the scan is refused while less than this would be left
     subscribers                   a further client's `hello` is refused until one has been silent for ten seconds
     subscriber_queue              what is newer is dropped for who does not read: live maps for good, finals come again
@@ -44,11 +45,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     message_frames: int = 8
     pixels: int = 4096 * 4096
     channels: int = 16384
-    chips: int = 16384  # exact clustering holds all pairs: 2 GB of similarities here, with the copies it needs 6
+    chips: int = 16384
     classes: int = 64
     planned_frames: int = 100_000
     tiles: int = 2_000_000  # of a scan; each is remembered with 250 bytes; 10 000 frames of 1024 rows, 8 at a time
-    accumulator_bytes: int = 8 * 1024 * MIB
+    # Memory of one scan, so that no legal one ends a service on a machine of 24 GiB: its sums, a copy of them while
+    # finals are made, the finals, and 1 GiB of everything else: 4 + 4 + 12 + 1. Nothing that the limits above allow
+    # has sums of more than 3 GiB.
+    accumulator_bytes: int = 4 * 1024 * MIB
+    finals_bytes: int = 12 * 1024 * MIB  # 16 000 chips by default, 9 700 as published (`livestem.runtime.appetite`)
     free_disk_bytes: int = 512 * MIB
     subscribers: int = 128
     subscriber_queue: int = 100  # messages: four seconds of live maps at the usual interval

@@ -13,6 +13,8 @@ from livestem.domain.limits import Limits
 from livestem.domain.parameters import Parameters
 from livestem.domain.scan import ScanPlan
 from livestem.runtime.accumulator import memory_bytes
+from livestem.runtime.appetite import check_chips
+from livestem.runtime.sums import MOST_PHOTONS
 from livestem.wire import messages as m
 
 COUNTS_PER_S = 100_000  # a detector's rate on a thick specimen; far beyond, it is dead for most of the time
@@ -38,13 +40,13 @@ def check_limits(limits: Limits, plan: ScanPlan, grid: Grid, parameters: Paramet
     for what, value, most in (
         ("pixels", max(_pixels(plan)), limits.pixels),
         ("channels", plan.eds.energy.channels if plan.eds else 0, limits.channels),
-        ("chips (use a larger --chip-px)", grid.chips, limits.chips),
         ("classes", len(parameters.support.names) if parameters.support else 0, limits.classes),
         ("planned frames", plan.frames or 0, limits.planned_frames),
         ("bytes of memory", memory_bytes(plan, grid, parameters.register), limits.accumulator_bytes),
     ):
         if value > most:
             raise LivestemError(f"{value} {what}, this service allows {most}")
+    check_chips(limits, plan, grid, parameters)
 
 
 def check_disk(limits: Limits, plan: ScanPlan, free: int) -> None:
@@ -67,16 +69,20 @@ def journal_bytes(plan: ScanPlan) -> int:
     """Estimate what a planned scan will take in its journal, bytes.
 
     HAADF is taken as it comes, uncompressed. EDS is taken as events: a byte for the photons of a pixel and two for the
-    channel of each; `COUNTS_PER_S` of them in the dwell time, or `COUNTS_PER_PIXEL` where that is not stated. An
-    open-ended scan is taken for one frame: nobody knows more, and `free_disk_bytes` is what it may use.
+    channel of each; `COUNTS_PER_S` of them in the dwell time, or `COUNTS_PER_PIXEL` where that is not stated, and
+    never more than a scan may have. An open-ended scan is taken for one frame: nobody knows more, and
+    `free_disk_bytes` is what it may use.
     """
-    total = 0.0
+    total = 0
     for modality in plan.modalities:
         rows, cols = plan.sampling(modality).shape
-        photons = COUNTS_PER_PIXEL if plan.dwell_s is None else COUNTS_PER_S * plan.dwell_s
-        width = np.dtype(plan.haadf.dtype).itemsize if modality == "haadf" and plan.haadf else 1 + 2 * photons
-        total += rows * cols * plan.frames_of(modality, 1) * width
-    return round(total)
+        visits = rows * cols * plan.frames_of(modality, 1)
+        if modality == "haadf" and plan.haadf is not None:
+            total += visits * np.dtype(plan.haadf.dtype).itemsize
+        else:
+            photons = COUNTS_PER_PIXEL if plan.dwell_s is None else COUNTS_PER_S * plan.dwell_s
+            total += visits + 2 * round(min(visits * photons, MOST_PHOTONS))
+    return total
 
 
 def facts_of(grid: Grid, parameters: Parameters, plan: ScanPlan) -> Facts:
