@@ -10,6 +10,7 @@ import typer
 
 from livestem.cli import ending, logs
 from livestem.cli import keys as keys_command
+from livestem.cli import store as store_command
 from livestem.cli import weights as weights_command
 from livestem.cli.batch import batch
 from livestem.cli.demo import demo
@@ -37,6 +38,7 @@ app = typer.Typer(
 for command in (demo, serve, simulate, replay, batch, watch, listen, request, score, report, export, doctor):
     app.command()(command)
 app.add_typer(keys_command.app, name="keys")
+app.add_typer(store_command.app, name="store")
 app.add_typer(weights_command.app, name="weights")
 
 

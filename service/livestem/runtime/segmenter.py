@@ -139,7 +139,7 @@ class Segmenter:
     def close(self) -> None:
         """Drain and stop: what was received is committed, finals get `drain_s`, journals and sockets are closed.
 
-        Finals that take longer are left: their scan's journal has everything they need.
+        Finals that take longer are left to the next start: their scan's journal has everything they need.
         """
         self.monitor.stopping = True
         self._stop.set()
@@ -150,7 +150,7 @@ class Segmenter:
         with self._storing:
             self._left = self._finals.unfinished_tasks - 1  # without the word that there are no more
         if self._left:
-            text = f"{self._left} scans are left without finals; their journals are whole"
+            text = f"{self._left} scans are left without finals; the next start makes them"
             self.tell("finals_left", text, scans=self._left)
         self._ingest.close()
         self._opened.close()

@@ -21,14 +21,14 @@ from typing import IO, Any
 
 import msgspec
 
-from livestem.domain.errors import StoreError
+from livestem.domain.errors import StoreError, WireError
 from livestem.domain.names import check_name
 from livestem.domain.support import SupportSet
 from livestem.protocol.publisher import Numbered
 from livestem.protocol.resend import Frames
 from livestem.runtime.disk import not_written
 from livestem.wire import messages as m
-from livestem.wire.codec import nest
+from livestem.wire.codec import decode, nest
 
 _LOCK = "catalog.lock"
 CATALOG = "catalog.sqlite"
@@ -154,6 +154,11 @@ class Store:
         self._execute(sql, session, scan_id, now, plan, parameters, arithmetic)
         return folder
 
+    def forget(self, session: str, scan_id: str) -> None:
+        """Take a scan out of the catalogue, with the messages that were kept of it."""
+        with self._transaction() as db:
+            forget(db, session, scan_id)
+
     def keep_support(self, support: SupportSet) -> None:
         """Keep a version of a support set."""
         content = msgspec.json.encode(support)
@@ -254,6 +259,26 @@ def check_catalogue(db: sqlite3.Connection, root: Path) -> int:
     if version > FORMAT:
         raise StoreError(f"the store {root} was made by a newer livestem (format {version}); update this one")
     return version
+
+
+def forget(db: sqlite3.Connection, session: str, scan_id: str) -> None:
+    """Take a scan out of a catalogue, with the messages that were kept of it; its session, if it was the last."""
+    of_session = db.execute("SELECT epoch, seq, message FROM results WHERE session = ?", (session,))
+    about = [(session, epoch, seq) for epoch, seq, blob in of_session if _scan_of(blob) == scan_id]
+    db.executemany("DELETE FROM results WHERE session = ? AND epoch = ? AND seq = ?", about)
+    db.execute("DELETE FROM scans WHERE session = ? AND scan_id = ?", (session, scan_id))
+    db.execute(
+        "DELETE FROM sessions WHERE session = ?1 AND NOT EXISTS (SELECT 1 FROM scans WHERE session = ?1)", (session,)
+    )
+
+
+def _scan_of(blob: bytes) -> str | None:
+    """Return which scan a kept message is about; None if it is about none, or cannot be read."""
+    try:
+        header = decode(msgspec.msgpack.decode(blob, type=list[bytes])).header
+    except (msgspec.DecodeError, WireError):
+        return None
+    return header.scan_id if isinstance(header, m.OfScan) else None
 
 
 def _aside(folder: Path) -> Path:
