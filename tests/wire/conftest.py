@@ -124,7 +124,8 @@ class Service(threading.Thread):
             connection.send(
                 m.Verdict(
                     request_id=f"v{next(self._ids)}", session=header.session, epoch=header.epoch,
-                    scan_id=header.scan_id, accepted=self.accept, reason="" if self.accept else "too large",
+                    seq=header.seq, scan_id=header.scan_id, accepted=self.accept,
+                    reason="" if self.accept else "too large",
                 )
             )  # fmt: skip
         self._session = header.session

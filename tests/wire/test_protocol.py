@@ -424,16 +424,9 @@ def test_earlier_epochs_are_listed_and_served_from_the_store(first: int, last: i
     assert {h.epoch for h in answers} == {epoch}
 
 
-def test_a_nonce_is_published_and_rectangles_are_refused_for_now():
-    found = publisher()
-    (echo,) = found.on_request(b"p", m.Probe(request_id="r", nonce="n"))
+def test_a_nonce_is_published():
+    (echo,) = publisher().on_request(b"p", m.Probe(request_id="r", nonce="n"))
     assert echo.peer is None and decode(echo.frames).header.nonce == "n"  # type: ignore[attr-defined]
-    place = m.Rectangle(modality="eds", y=0, x=0, h=1, w=1)
-    by_place = m.Resend(request_id="r", session="s1", scan_id="a", frame=0, rectangles=(place,))
-    (refusal,) = headers(found.on_request(b"p", by_place))
-    assert isinstance(refusal, m.Refusal) and refusal.request_id == "r"
-    (refusal,) = headers(found.on_request(b"p", m.Gone(request_id="r", session="s1", first=1, last=1)))
-    assert isinstance(refusal, m.Refusal)
 
 
 # --- follower -----------------------------------------------------------------------------------------------

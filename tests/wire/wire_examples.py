@@ -146,11 +146,27 @@ def plain() -> dict[str, Example]:
             m.Verdict(request_id="r-5", scan_id="scan-1", accepted=False, reason="too large", facts={"chips": 6}),
             (), "", "raw",
         ),
+        "ack blocked": (m.Ack(request_id="r-4", seq=9, blocked="the disk is full"), (), "", "raw"),
+        "verdict of": (m.Verdict(request_id="r-5", scan_id="scan-1", accepted=True, seq=3), (), "", "raw"),
         "resend": (m.Resend(request_id="r-6", first=3, last=4), (), "", "raw"),
         "resend place": (
             m.Resend(
                 request_id="r-6", scan_id="scan-1", frame=1,
                 rectangles=(m.Rectangle(modality="eds", y=0, x=1, h=2, w=3),),
+            ),
+            (), "", "raw",
+        ),
+        "gone place": (
+            m.Gone(
+                request_id="r-6", first=0, last=0, scan_id="scan-1", frame=1,
+                rectangles=(m.Rectangle(modality="haadf", y=0, x=1, h=2, w=3),),
+            ),
+            (), "", "raw",
+        ),
+        "coming": (
+            m.Coming(
+                request_id="r-6", scan_id="scan-1", frame=1,
+                rectangles=(m.Rectangle(modality="haadf", y=0, x=1, h=2, w=3),),
             ),
             (), "", "raw",
         ),

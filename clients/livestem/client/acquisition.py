@@ -4,14 +4,15 @@ An :class:`Acquisition` is one session at one instrument; :meth:`Acquisition.sta
 :class:`ScanWriter`, which takes HAADF rows or frames and EDS as events, dense tiles or cumulative snapshots.
 
 Two kinds of source: an *instrument* never waits (its beam does not), and relies on the resend buffer; a *recorded*
-source waits for a service, for its verdict on the scan, and for acknowledgements when too much is under way.
+source waits for a service, for its verdict on the scan, and for acknowledgements when too much is under way. While
+it waits, it makes again what is asked for and no longer kept, if it was told how (`Acquisition.offer`).
 """
 
 from __future__ import annotations
 
 import datetime
+import logging
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,8 +26,10 @@ from livestem.client.answers import Answers
 from livestem.client.endpoints import ACQUISITION, Endpoint
 from livestem.client.hub import Hub
 from livestem.client.keys import Keys, given_keys
-from livestem.client.scan_writer import ScanWriter
+from livestem.client.remake import Remaker, TilesOf
+from livestem.client.scan_writer import ScanWriter, why_aborted
 from livestem.client.tilecheck import check_plan
+from livestem.client.waiting import Waiting
 from livestem.domain.errors import LivestemError, RefusedError, SourceError, TransportError, UsageError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.domain.names import check_name
@@ -34,8 +37,12 @@ from livestem.domain.request import ScanGrant, ScanRequest
 from livestem.domain.scan import ScanPlan
 from livestem.protocol.publisher import Publisher
 from livestem.wire import messages as m
+from livestem.wire.codec import decode
+
+log = logging.getLogger(__name__)
 
 STALL_S = 30.0  # no acknowledgement for so long while data are under way: the service hangs or is gone
+PARTING_S = 5.0  # a lost last word is noticed within a second and repaired within another; then there are the finals
 
 
 def new_session(now: datetime.datetime | None = None) -> str:
@@ -66,6 +73,8 @@ class Acquisition:
         order. ``frames[0]`` is the topic, such as ``b"acq.s1.haadf_tile"``. What is asked for again goes past it.
     keys : Keys, Path or str, optional
         Our own, or their folder: who connects must then have a key of the allow-lists in it.
+    tell : callable, optional
+        Takes a line for a person: that the service cannot store just now, that it goes on. By default it is logged.
 
     Raises
     ------
@@ -95,6 +104,7 @@ class Acquisition:
         on_request: Callable[[ScanRequest], ScanGrant] | None = None,
         link: Callable[[list[bytes]], Iterable[list[bytes]]] | None = None,
         keys: Keys | Path | str | None = None,
+        tell: Callable[[str], None] = log.warning,
     ) -> None:
         try:
             self.session = check_name(session or new_session(), "session")
@@ -105,10 +115,13 @@ class Acquisition:
         self.recorded = recorded
         self._limits = limits
         self._own_context = zmq.Context() if context is None else None
-        self._changed = threading.Condition()
         self._verdicts: dict[str, m.Verdict] = {}
+        self._started: dict[str, int] = {}  # seq of each scan's latest scan_start
+        self._closed = False
         epoch = time.time_ns()
-        self._publisher = Publisher(self.session, "acq", epoch, time.time_ns, limits=limits)
+        self._remaker = Remaker(self._send, self._tell)
+        self._publisher = Publisher(self.session, "acq", epoch, time.time_ns, limits=limits, remake=self._remaker.take)
+        self._waiting = Waiting(self._publisher, self._remaker, tell)
         try:
             self._hub = Hub(
                 context or self._own_context,  # type: ignore[arg-type]
@@ -137,7 +150,7 @@ class Acquisition:
         TransportError
             If none comes within `timeout_s`.
         """
-        self._wait(
+        self._waiting.until(
             lambda: bool(self._publisher.services),
             timeout_s,
             f"no segmenter attached to {self._endpoint.endpoint} within {timeout_s:g} s; start `livestem serve`",
@@ -171,16 +184,33 @@ class Acquisition:
         except ValueError as e:
             raise UsageError(str(e)) from e
         check_plan(plan)
-        self._verdicts.pop(scan_id, None)
-        try:
-            self.publish(m.ScanStart(scan_id=scan_id, plan=plan))
-        except WireError as e:
-            raise SourceError(f"the scan's plan cannot be sent: {e.detail}") from e
+        writer = ScanWriter(self, plan, scan_id)
+        self._announce(m.ScanStart(scan_id=scan_id, plan=plan))
         if self.recorded:
             silent = f"the service did not answer for scan {scan_id} within {timeout_s:g} s; look at its log"
-            self._wait(lambda: scan_id in self._verdicts, timeout_s, silent)
+            try:
+                self._waiting.until(lambda: scan_id in self._verdicts, timeout_s, silent)
+            except (KeyboardInterrupt, TransportError) as e:
+                writer.end("aborted", why_aborted(e))
+                raise
             self.raise_if_refused(scan_id)
-        return ScanWriter(self, plan, scan_id)
+        return writer
+
+    def offer(self, scan_id: str, tiles_of: TilesOf) -> None:
+        """Make tiles of a scan again when they are asked for and no longer kept, until it is aborted or withdrawn.
+
+        Parameters
+        ----------
+        scan_id : str
+        tiles_of : callable
+            ``tiles_of(frame)`` yields the tiles of a frame, the same ones each time. It runs on the thread that sends,
+            between tiles and while that waits.
+        """
+        self._remaker.offer(scan_id, tiles_of)
+
+    def withdraw(self, scan_id: str) -> None:
+        """Make nothing of a scan again; what is asked for and not kept is gone."""
+        self._remaker.withdraw(scan_id)
 
     def verdict(self, scan_id: str) -> m.Verdict | None:
         """Return what the service decided about a scan, or None if it has not spoken."""
@@ -197,9 +227,13 @@ class Acquisition:
 
         An abortion never waits: that nobody acknowledges may be the very reason for it.
         """
-        if self.recorded and not (isinstance(header, m.ScanEnd) and header.status == "aborted"):
+        self._waiting.tell_blocked()
+        if isinstance(header, m.ScanEnd) and header.status == "aborted":
+            self.withdraw(header.scan_id)  # it would make what was never swept
+        elif self.recorded:
+            self._remaker.serve()
             self._wait_for_room()
-        self._hub.publish(self.session, header, arrays, codec=codec)
+        self._send(header, arrays, codec)
 
     def wait_acknowledged(self, timeout_s: float = STALL_S) -> None:
         """Return once a service has stored everything published so far.
@@ -209,10 +243,11 @@ class Acquisition:
         TransportError
             If no acknowledgement at all comes for `timeout_s`.
         """
-        self._wait_progress(lambda: self._publisher.buffer.acknowledged >= self._publisher.buffer.last_seq, timeout_s)
+        self._waiting.progress(lambda: self._waiting.all_acknowledged, timeout_s)
 
     def close(self) -> None:
-        """Stop publishing and free the endpoint."""
+        """Stop publishing and free the endpoint; at once, whoever has not got everything."""
+        self._closed = True
         self._hub.close()
         if self._own_context is not None:
             self._own_context.term()
@@ -223,31 +258,41 @@ class Acquisition:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
-        self.close()
+        try:
+            if not self._closed and not isinstance(value, TransportError):
+                self._waiting.part(PARTING_S)
+        finally:
+            self.close()
         return False
 
+    def _announce(self, start: m.ScanStart) -> None:
+        """Publish a scan's start; from now on only the verdict on this very one counts."""
+        if self.recorded:
+            self._wait_for_room()
+        try:
+            with self._waiting.changed:  # no verdict is looked at meanwhile
+                self._verdicts.pop(start.scan_id, None)
+                header = decode(self._hub.publish(self.session, start), self._limits).header
+                assert isinstance(header, m.ScanStart)
+                self._started[start.scan_id] = header.seq
+        except WireError as e:
+            raise SourceError(f"the scan's plan cannot be sent: {e.detail}") from e
+
+    def _send(self, header: m.OfScan, arrays: tuple[NDArray[Any], ...], codec: str) -> None:
+        self._hub.publish(self.session, header, arrays, codec=codec)
+
+    def _tell(self, peer: bytes, word: m.Talk) -> None:
+        self._hub.tell(peer, word)
+
     def _on_talk(self, talk: m.Talk) -> None:
-        with self._changed:
+        """Take a verdict, if it is on the latest start of its scan; it may come any number of times."""
+        with self._waiting.changed:
             if isinstance(talk, m.Verdict):
-                self._verdicts[talk.scan_id] = talk
-            self._changed.notify_all()
+                start = self._publisher.epoch, self._started.get(talk.scan_id)
+                if (talk.epoch, talk.seq) == start:
+                    self._verdicts[talk.scan_id] = talk
+            self._waiting.heard(talk)
 
     def _wait_for_room(self) -> None:
-        buffer = self._publisher.buffer
-        if buffer.unacknowledged_bytes >= self._limits.unacknowledged_bytes:
-            self._wait_progress(lambda: buffer.unacknowledged_bytes < self._limits.unacknowledged_bytes, STALL_S)
-
-    def _wait_progress(self, done: Any, timeout_s: float) -> None:
-        """Wait for `done`, for as long as acknowledgements keep coming."""
-        while not done():
-            before = self._publisher.buffer.acknowledged
-            self._wait(
-                lambda before=before: done() or self._publisher.buffer.acknowledged > before,
-                timeout_s,
-                f"the segmenter has acknowledged nothing for {timeout_s:g} s; is it still running?",
-            )
-
-    def _wait(self, done: Any, timeout_s: float, otherwise: str) -> None:
-        with self._changed:
-            if not self._changed.wait_for(done, timeout_s):
-                raise TransportError(otherwise)
+        buffer, most = self._publisher.buffer, self._limits.unacknowledged_bytes
+        self._waiting.progress(lambda: buffer.unacknowledged_bytes < most, STALL_S)

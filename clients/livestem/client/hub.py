@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -113,6 +114,7 @@ class Hub:
         self._dropped = Tally("request")
         self._on_rejected, self._on_repaired = on_rejected, on_repaired
         self._heard: dict[bytes, float] = {}
+        self._words: queue.SimpleQueue[tuple[bytes, m.Talk]] = queue.SimpleQueue()  # of other threads, to peers
         self._stop = threading.Event()
         self.turned = time.monotonic()
         self._replies = Replies(self._deliver)
@@ -141,6 +143,10 @@ class Hub:
         with self.lock:
             for frames in self._publishers[session].publish_all(messages):
                 self._send(frames)
+
+    def tell(self, peer: bytes, header: m.Talk) -> None:
+        """Send a word to one peer through the ROUTER, from any thread."""
+        self._words.put((peer, header))
 
     @property
     def _xpub(self) -> Socket:
@@ -215,6 +221,8 @@ class Hub:
             busy_ms = 0 if moved else _BLOCKED_POLL_MS
             if self._router.poll(busy_ms if self._replies.busy else _POLL_MS):
                 self._drain()
+            while not self._words.empty():
+                self._reply(*self._words.get())
             if time.monotonic() >= next_beat:
                 if self._door.somebody_left():
                     self._end_connections()

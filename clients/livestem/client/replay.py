@@ -27,6 +27,13 @@ class TileSource(Protocol):
         """Yield every tile; the same ones each time."""
 
 
+def tiles_of(source: TileSource, frame: int) -> Iterator[Tile]:
+    """Yield the tiles of one frame again: as the source makes them if it can, else by looking through all of them."""
+    of_frame = getattr(source, "tiles_of", None)
+    tiles: Iterator[Tile] = source.tiles() if of_frame is None else of_frame(frame)
+    return (tile for tile in tiles if tile.frame == frame)
+
+
 class Pace:
     """When each tile is due: after the beam has swept its last row.
 
@@ -99,6 +106,8 @@ def send_scan(
     plan = plan or source.plan
     pace = Pace(plan, speed)
     with acquisition.start_scan(plan, source.scan_id) as writer:
+        if acquisition.recorded:
+            acquisition.offer(source.scan_id, lambda frame: tiles_of(source, frame))
         began = clock()
 
         def wait(tile: Tile) -> None:
@@ -109,4 +118,5 @@ def send_scan(
         hand_over(source, writer, before=wait, after=on_tile)
     if acquisition.recorded:
         acquisition.wait_acknowledged()
+        acquisition.withdraw(source.scan_id)
     return writer

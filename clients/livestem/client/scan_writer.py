@@ -117,7 +117,12 @@ class ScanWriter:
         if kind is None:
             self.end()
         else:
-            by_hand = kind is KeyboardInterrupt and not str(value)
-            words = "stopped by hand (Ctrl-C or SIGTERM)" if by_hand else f"{kind.__name__}: {value}"
-            self.end("aborted", reason=words[:4096])
+            self.end("aborted", reason=why_aborted(value or kind()))
         return False
+
+
+def why_aborted(error: BaseException) -> str:
+    """Return why an exception ended a scan, for a person."""
+    by_hand = isinstance(error, KeyboardInterrupt) and not str(error)
+    words = "stopped by hand (Ctrl-C or SIGTERM)" if by_hand else f"{type(error).__name__}: {error}"
+    return words[:4096]

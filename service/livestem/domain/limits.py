@@ -30,6 +30,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     subscriber_queue              what is newer is dropped for who does not read: live maps for good, finals come again
     open_scans                    an open scan that is silent for 10 s is finished; else a further one is refused
     waiting_tiles                 the oldest early tile (before its `scan_start`) is dropped and counted (``limit``)
+    waiting_bytes                 likewise; what is dropped is asked for again at the scan's end
     sessions                      the one that was begun longest ago, of those without an open scan, is let go
     services                      a further one is refused
     unacknowledged_bytes          a recorded source waits; an instrument's oldest acknowledged data go first
@@ -59,6 +60,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     subscriber_queue: int = 100  # messages: four seconds of live maps at the usual interval
     open_scans: int = 4
     waiting_tiles: int = 1024
+    waiting_bytes: int = 64 * MIB  # the largest message, once
     sessions: int = 64  # followed at one publisher, or published by one; finals stay in the store
     services: int = 16  # attached to one adapter at a time; each may hold back what the others have acknowledged
     unacknowledged_bytes: int = 32 * MIB

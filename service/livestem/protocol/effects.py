@@ -40,10 +40,18 @@ class Lost:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """A request by place has been answered: `resent` (delivered beside this), `gone`, `coming` or `refusal`."""
+
+    answer: m.Talk
+    asked: m.Resend
+
+
+@dataclass(frozen=True)
 class Refused:
     """The publisher will not serve us; a person must act."""
 
     reason: str
 
 
-Effect = Ask | Deliver | Tracking | Lost | Refused
+Effect = Ask | Deliver | Tracking | Lost | Answered | Refused

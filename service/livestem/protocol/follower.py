@@ -35,15 +35,15 @@ from typing import Literal
 
 from livestem.domain.errors import WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
-from livestem.protocol.effects import Ask, Deliver, Effect, Lost, Refused, Tracking
+from livestem.protocol.effects import Answered, Ask, Deliver, Effect, Lost, Refused, Tracking
 from livestem.protocol.epochs import Epochs
 from livestem.protocol.gaps import GapTracker
 from livestem.protocol.requests import Requests
-from livestem.protocol.track import Track
+from livestem.protocol.track import Track, open_nested
 from livestem.wire import messages as m
 from livestem.wire.codec import Message, decode, unnest
 
-__all__ = ["Ask", "Deliver", "Effect", "Follower", "Lost", "Refused", "Role", "Take", "Tracking"]
+__all__ = ["Answered", "Ask", "Deliver", "Effect", "Follower", "Lost", "Refused", "Role", "Take", "Tracking"]
 
 Role = Literal["service", "observer", "operator"]
 Take = Literal["attach", "snapshot", "new"]
@@ -52,6 +52,9 @@ _ANSWERS: dict[type[m.Talk], type[m.Talk]] = {
     m.Attach: m.Attached,
     m.Snapshot: m.SnapshotPage,
 }
+
+
+_REMEMBERED = 64  # requests by place; one is under way for each scan that is being repaired
 
 
 class Follower:
@@ -99,6 +102,7 @@ class Follower:
         self._alive_at = 0.0
         self._nonce = ""
         self._requests = Requests()
+        self._by_place: dict[str, m.Resend] = {}  # the last requests by place, by their ids
         self._greet()
 
     def acknowledged(self, session: str) -> m.Ack | None:
@@ -117,6 +121,15 @@ class Follower:
         """Return the epoch of a session that is followed just now."""
         track = self._track(session)
         return None if track is None else track.epoch
+
+    def ask_places(self, session: str, scan_id: str, frame: int, rectangles: tuple[m.Rectangle, ...]) -> m.Resend:
+        """Return a request by place; whoever asks also asks again, and is told every answer as `Answered`."""
+        rid = next(self._ids)
+        asked = m.Resend(request_id=rid, session=session, scan_id=scan_id, frame=frame, rectangles=rectangles)
+        self._by_place[rid] = asked
+        if len(self._by_place) > _REMEMBERED:
+            del self._by_place[next(iter(self._by_place))]
+        return asked
 
     def tick(self, now: float) -> list[Effect]:
         """Return what is due: requests without an answer, gaps to ask for."""
@@ -163,6 +176,8 @@ class Follower:
             If a message within it cannot be read.
         """
         header = message.header
+        if isinstance(header, m.Talk) and header.request_id in self._by_place:
+            return self._placed(header, message)
         if isinstance(header, m.Resent | m.Gone):
             return self._repaired(header, message, now)
         if not isinstance(header, m.Talk):
@@ -292,6 +307,13 @@ class Follower:
         if isinstance(header, m.Gone):
             return track.gone(header, now)
         return track.resent(header, message, now)
+
+    def _placed(self, answer: m.Talk, message: Message) -> list[Effect]:
+        """Data known by their place are delivered whatever their number, which may be settled long since."""
+        answered = Answered(answer, self._by_place[answer.request_id])
+        if not isinstance(answer, m.Resent):
+            return [answered]
+        return [Deliver(open_nested(message, answer.seq, self._limits), repaired=True), answered]
 
     def _refused(self, refusal: m.Refusal) -> list[Effect]:
         asked = self._requests.waiting(refusal.request_id)

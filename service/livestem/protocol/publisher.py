@@ -11,6 +11,7 @@ probe     its nonce, published
 attach    attached; from now on its acks count
 ack       none
 resend    resent, message by message; gone for each range let go; a burst, the rest when asked again
+ by place likewise; for what is not kept coming, if the source makes it again, else gone
 snapshot  the kept messages and the newest live ones, page by page
 ========  ===============================================================
 
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 
 from livestem.domain.errors import WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
+from livestem.protocol.places import Places
 from livestem.protocol.resend import Frames, ResendBuffer
 from livestem.wire import messages as m
 from livestem.wire.codec import encode, most_header_bytes, nest
@@ -85,6 +87,10 @@ class Publisher:
         ``keep(messages)`` stores reliable messages, all or none; called before any of them is buffered or sent.
     earlier : sequence of Stream
         The epochs before this one that the store holds, oldest first.
+    remake : callable, optional
+        ``remake(peer, request)`` is given what of a request by place is not kept, and says whether it is ``coming``
+        (published anew, some time) or ``gone``, or None if it cannot take the request just now: then it is not
+        answered, and asked again.
     """
 
     def __init__(
@@ -98,17 +104,20 @@ class Publisher:
         older: Callable[[int, int, int], Iterable[tuple[int, Frames]]] | None = None,
         keep: Callable[[Sequence[Numbered]], None] | None = None,
         earlier: Sequence[m.Stream] = (),
+        remake: Callable[[bytes, m.Resend], Literal["coming", "gone"] | None] | None = None,
     ) -> None:
         self.session = session
         self.epoch = epoch
         self._stream = stream
         self._now_ns = now_ns
         self._limits = limits
-        self._older, self._keep = older, keep
+        self._older, self._keep, self._remake = older, keep, remake
         self._earlier = {stream.epoch: stream for stream in earlier}
+        self._places = Places()
         self.buffer = ResendBuffer(limits.resend_bytes)
         self._live: dict[str, Frames] = {}  # scan -> its newest live message, longest ago first
         self.services: dict[bytes, int] = {}  # attached peer -> acknowledged seq
+        self._blocked: dict[bytes, str] = {}  # attached peer -> why it can store nothing just now
 
     def publish(self, header: m.Header, arrays: Sequence[NDArray[Any]] = (), *, codec: str = "raw") -> Frames:
         """Number a header (or state `last_seq` in it), encode it, keep it if it is reliable; as `publish_all`."""
@@ -134,8 +143,8 @@ class Publisher:
         reliable = [message for message in made if isinstance(message.header, m.Reliable)]
         if reliable and self._keep is not None:
             self._keep(reliable)
-        for message in made:
-            self._remember(message)
+        for message, (_, arrays) in zip(made, messages, strict=True):
+            self._remember(message, arrays)
         return [message.frames for message in made]
 
     def heartbeat(self) -> Frames:
@@ -152,6 +161,11 @@ class Publisher:
     def streams(self) -> tuple[m.Stream, ...]:
         """Every epoch of the session that can be asked for, oldest first; the last is the present one."""
         return *self._earlier.values(), self.state
+
+    @property
+    def blocked(self) -> str | None:
+        """Why an attached service can store nothing just now; None if all can."""
+        return next(iter(self._blocked.copy().values()), None)
 
     def on_request(self, peer: bytes, request: m.Talk) -> Iterator[Out]:
         """Yield what a request is answered with, lazily: the owner sends at its own pace."""
@@ -171,6 +185,7 @@ class Publisher:
 
     def forget(self, peer: bytes) -> None:
         """Drop a service that has vanished; what it never acknowledged waits for the next one."""
+        self._blocked.pop(peer, None)
         if self.services.pop(peer, None) is not None and self.services:
             self.buffer.acknowledge(min(self.services.values()))
 
@@ -193,12 +208,15 @@ class Publisher:
         if ack.epoch != self.epoch or not self._welcome(peer):
             return
         self.services[peer] = max(self.services.get(peer, 0), ack.seq)
+        self._blocked.pop(peer, None)
+        if ack.blocked:
+            self._blocked[peer] = ack.blocked
         self.buffer.acknowledge(min(self.services.values()))
 
     def _resend(self, peer: bytes, request: m.Resend) -> Iterator[Out]:
         rid = request.request_id
         if request.first is None or request.last is None:
-            yield self._reply(peer, m.Refusal(request_id=rid, reason="resend by rectangle is not offered here"))
+            yield from self._resend_places(peer, request)
             return
         first, last = max(request.first, 1), min(request.last, self._last_seq(request.epoch))
         if last < first:
@@ -226,6 +244,32 @@ class Publisher:
         if epoch == self.epoch:
             return self.buffer.last_seq
         return self._earlier[epoch].last_seq if epoch in self._earlier else 0
+
+    def _resend_places(self, peer: bytes, request: m.Resend) -> Iterator[Out]:
+        """Answer by place, whatever epoch is named: data are the same under every number."""
+        assert request.scan_id is not None and request.frame is not None
+        seqs, absent = self._places.find(request.scan_id, request.frame, request.rectangles)
+        if absent:
+            yield from self._absent(peer, msgspec.structs.replace(request, rectangles=absent), more=bool(seqs))
+        count, size = 0, 0
+        for seq in seqs:
+            frames = self.buffer.get(seq)
+            if frames is None:
+                continue
+            count, size = count + 1, size + sum(map(len, frames))
+            more = seq != seqs[-1] and count < _BURST and size < self._limits.snapshot_page_bytes
+            resent = m.Resent(request_id=request.request_id, seq=seq, more=more)
+            yield self._reply(peer, resent, (nest(frames),))
+            if not more:
+                return
+
+    def _absent(self, peer: bytes, request: m.Resend, *, more: bool) -> Iterator[Out]:
+        """Answer for rectangles that no kept message holds."""
+        then = "gone" if self._remake is None else self._remake(peer, request)
+        if then == "coming":
+            yield self._reply(peer, _coming(request))
+        elif then == "gone":
+            yield self._reply(peer, gone_places(request, more=more))
 
     def _gone(self, peer: bytes, request: m.Resend, first: int, last: int, *, more: bool = False) -> Out:
         """Answer under the epoch that was asked for: its numbers mean nothing in another."""
@@ -272,10 +316,12 @@ class Publisher:
         self._check_size(header, frames, arrays)
         return Numbered(header, frames)
 
-    def _remember(self, message: Numbered) -> None:
+    def _remember(self, message: Numbered, arrays: Sequence[NDArray[Any]]) -> None:
         header = message.header
         if isinstance(header, m.Reliable):
-            self.buffer.add(header.seq, message.frames)
+            self._places.add(header, arrays)
+            for forgotten in self.buffer.add(header.seq, message.frames, self._places.starts):
+                self._places.forget(forgotten)
         elif isinstance(header, m.Live):
             self._live.pop(header.scan_id, None)
             self._live[header.scan_id] = message.frames
@@ -297,3 +343,24 @@ class Publisher:
 
     def _origin(self) -> dict[str, Any]:
         return {"session": self.session, "epoch": self.epoch, "sent_ns": self._now_ns()}
+
+
+def gone_places(request: m.Resend, *, more: bool = False) -> m.Gone:
+    """Return the word that nobody has the rectangles of a request any more."""
+    assert request.scan_id is not None and request.frame is not None
+    return m.Gone(
+        request_id=request.request_id,
+        session=request.session,
+        first=0,
+        last=0,
+        more=more,
+        scan_id=request.scan_id,
+        frame=request.frame,
+        rectangles=request.rectangles,
+    )
+
+
+def _coming(request: m.Resend) -> m.Coming:
+    assert request.scan_id is not None and request.frame is not None
+    rid = request.request_id
+    return m.Coming(request_id=rid, scan_id=request.scan_id, frame=request.frame, rectangles=request.rectangles)

@@ -2,13 +2,13 @@
 
 Policy when full: the oldest *acknowledged* message goes first; only if none is left does the oldest
 unacknowledged one go, and that loss is counted. A recorded source never comes to that: it waits for
-acknowledgements (`unacknowledged_bytes`) long before.
+acknowledgements (`unacknowledged_bytes`) long before. What the owner pins is not let go, unless nothing else is left.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 Frames = Sequence[bytes]
 
@@ -41,8 +41,8 @@ class ResendBuffer:
         """Oldest seq that can still be resent; `last_seq` + 1 if none."""
         return next(iter(self._kept), self.last_seq + 1)
 
-    def add(self, seq: int, frames: Frames) -> None:
-        """Keep a message just sent; `seq` rises by one each time."""
+    def add(self, seq: int, frames: Frames, pinned: Container[int] = ()) -> list[int]:
+        """Keep a message just sent; `seq` rises by one each time. Return those that are let go for it."""
         if seq != self.last_seq + 1:
             raise ValueError(f"seq {seq} after {self.last_seq}")
         self.last_seq = seq
@@ -50,13 +50,15 @@ class ResendBuffer:
         size = _size(frames)
         self._bytes += size
         self.unacknowledged_bytes += size
+        forgotten = []
         while self._bytes > self._max_bytes and len(self._kept) > 1:
-            self._forget_oldest()
+            forgotten.append(self._forget_oldest(pinned))
+        return forgotten
 
     def acknowledge(self, seq: int) -> None:
         """Note that everything up to `seq` is safe at the receiver; late or repeated acks do no harm."""
         for s in range(max(self._acked + 1, self.first_seq), min(seq, self.last_seq) + 1):
-            self.unacknowledged_bytes -= _size(self._kept[s])
+            self.unacknowledged_bytes -= _size(self._kept.get(s, ()))
         self._acked = max(self._acked, min(seq, self.last_seq))
 
     @property
@@ -73,13 +75,15 @@ class ResendBuffer:
         for seq in range(max(first, 1), min(last, self.last_seq) + 1):
             yield seq, self._kept.get(seq)
 
-    def _forget_oldest(self) -> None:
-        seq, frames = self._kept.popitem(last=False)
-        size = _size(frames)
+    def _forget_oldest(self, pinned: Container[int]) -> int:
+        newest = self.last_seq
+        seq = next((s for s in self._kept if s not in pinned and s != newest), next(iter(self._kept)))
+        size = _size(self._kept.pop(seq))
         self._bytes -= size
         if seq > self._acked:
             self.unacknowledged_bytes -= size
             self.forgotten_unacknowledged += 1
+        return seq
 
 
 def _size(frames: Frames) -> int:

@@ -158,6 +158,20 @@ class Accumulator:
         """Return the rows that never came."""
         return tuple(t for k, p in self._parts().items() for t in p.occupancy.missing(k, self._frames(k)))
 
+    def lacking(self, frame: int) -> tuple[m.Rectangle, ...]:
+        """Return the rows of a frame that never came whole, as they are asked for."""
+        return tuple(
+            m.Rectangle(modality="haadf" if k == "haadf" else "eds", y=y, x=0, h=h, w=p.occupancy.shape[1])
+            for k, p in self._parts().items()
+            if frame < self._frames(k)
+            for y, h in p.occupancy.holes(frame)
+        )
+
+    def lacking_frames(self, frames: int) -> list[int]:
+        """Return those of the first `frames` that lack something."""
+        parts = [(self._frames(k), p.occupancy) for k, p in self._parts().items()]
+        return [f for f in range(frames) if any(f < most and not occupancy.complete(f) for most, occupancy in parts)]
+
     def holes(self) -> int:
         """Count the bands of rows that are missing of frames before each modality's newest."""
         parts = self._parts().items()

@@ -106,6 +106,8 @@ def verdict(start: m.ScanStart, *, accepted: bool, reason: str = "", facts: Fact
     return m.Verdict(
         request_id=f"{start.scan_id[:40]}-{start.seq}",
         session=start.session,
+        epoch=start.epoch,
+        seq=start.seq,
         scan_id=start.scan_id,
         accepted=accepted,
         reason=reason[:4096],

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
@@ -23,6 +22,8 @@ from livestem.domain.limits import Limits
 from livestem.domain.notices import notice
 from livestem.runtime.admission import Facts, check_open, facts_of, verdict
 from livestem.runtime.decision import Decider
+from livestem.runtime.early import Early
+from livestem.runtime.mending import Mending, Wanted
 from livestem.runtime.metrics import Metrics
 from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.opening import Key, Opener, ScanStore, other_plan
@@ -70,7 +71,8 @@ class Ingest:
         self.scans: dict[Key, OpenScan] = {}
         self._settled: Remembered[Key, Literal["refused", "done", "cut off"]] = Remembered(SETTLED)
         self._dropped = Tally("acquisition message")
-        self._early: deque[Message] = deque(maxlen=limits.waiting_tiles)
+        self._early = Early(limits)
+        self.mending = Mending(self.scans)
         self._beams: Remembered[str, life.Beam] = Remembered(BEAMS)  # by session
 
     def apply(self, message: Message, *, repaired: bool = False) -> list[m.Verdict]:
@@ -122,10 +124,17 @@ class Ingest:
         return sum(s.journal.uncommitted_bytes for s in self.scans.values())
 
     def settle(self, session: str, epoch: int, contiguous: int) -> None:
-        """Finish the scans whose every message up to their end has come or is lost for good."""
+        """Finish the scans whose every message up to their end has come or is lost, where nobody can be asked again."""
         for scan in self._of(session):
             if scan.end is not None and scan.end.epoch == epoch and contiguous >= scan.end.seq:
                 self._on(scan, life.NothingMoreComes())
+
+    def mend(self, session: str, epoch: int, contiguous: int) -> list[Wanted]:
+        """Return what to ask a sender for by place; finish the scans of which all that can be had is here."""
+        wanted, over = self.mending.turn(session, epoch, contiguous, time.monotonic())
+        for scan in over:
+            self._on(scan, life.NothingMoreComes())
+        return wanted
 
     def heard(self, session: str, epoch: int) -> None:
         """Note a word of a sender, a heartbeat perhaps: it keeps open what its beam is at (`livestem.domain.life`)."""
@@ -210,8 +219,7 @@ class Ingest:
         except LivestemError as e:
             self._settled[key] = "refused"
             return [verdict(start, accepted=False, reason=str(e))]
-        for early in [e for e in self._early if _key(e) == key]:
-            self._early.remove(early)
+        for early in self._early.of(*key):
             self.apply(early)
         return [verdict(start, accepted=True, facts=facts)]
 
@@ -263,6 +271,8 @@ class Ingest:
         scan.journal.append(message)
         self._metrics.tiles.labels(modality="haadf" if isinstance(tile, m.HaadfRows) else "eds").inc()
         self._metrics.counts.inc((scan.accumulator.counts or 0) - counts)
+        if scan.repair is not None:
+            scan.repair.tile_came(tile.frame, time.monotonic())
         self._on(scan, life.TileApplied())
 
     def _end(self, message: Message, end: m.ScanEnd) -> None:
@@ -284,9 +294,8 @@ class Ingest:
             if known is not None and known.status != "open":  # finished before this start of ours
                 settled = self._settled[key] = "done"
         if settled is None:
-            if len(self._early) == self._limits.waiting_tiles:
+            for _ in range(self._early.add(message)):
                 self.reject(WireError("limit", f"{len(self._early)} tiles wait for their scan_start"))
-            self._early.append(message)
         elif settled == "done":
             self._metrics.duplicates.inc()
         elif settled == "refused":

@@ -1,10 +1,11 @@
 """Intake: the sockets of every adapter, emptied into ingest; commits and acknowledgements at the right time.
 
 Data are acknowledged only after the journal has them: every 20 ms or 4 MiB, and at least every second even when
-nothing has come, so that the adapter knows we are alive.
+nothing has come, so that the adapter knows we are alive. A scan's end is acknowledged once all that can be had of the
+scan is here (`livestem.runtime.mending`). Decisions about scans are said more than once (`livestem.protocol.verdicts`).
 
-While the store cannot be written (its disk is full) nothing is taken from any adapter: what waits here is bounded,
-what is not acknowledged stays where it is, and every second it is tried again.
+While the store cannot be written (its disk is full) nothing is taken from any adapter, and each is told so: what waits
+here is bounded, what is not acknowledged stays where it is, and every second it is tried again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import zmq
@@ -20,7 +21,8 @@ import zmq
 from livestem.client.connection import Connection
 from livestem.domain.errors import StoreError
 from livestem.domain.notices import notice
-from livestem.protocol.follower import Deliver, Effect, Lost, Refused, Tracking
+from livestem.protocol.follower import Answered, Deliver, Effect, Lost, Refused, Tracking
+from livestem.protocol.verdicts import Verdicts
 from livestem.runtime.disk import RETRY_S
 from livestem.runtime.ingest import Ingest
 from livestem.runtime.journal import COMMIT_BYTES
@@ -43,6 +45,7 @@ class _Adapter:
     committed_at: float = 0.0
     fresh: bool = False
     safe: tuple[int, int] = (0, 0)  # epoch and seq that were committed last
+    verdicts: Verdicts = field(default_factory=Verdicts)
 
 
 class Intake:
@@ -147,8 +150,10 @@ class Intake:
         if isinstance(effect, Deliver) and isinstance(effect.message.header, m.OfScan):
             adapter.fresh = True
             self._on_session(effect.message.header.session)
+            adapter.verdicts.came(effect.message.header)
             for verdict in self._ingest.apply(effect.message, repaired=effect.repaired):
                 adapter.connection.send(verdict)
+                adapter.verdicts.said(verdict, time.monotonic())
                 self._on_verdict(verdict)
         elif isinstance(effect, Tracking):
             adapter.session = effect.stream.session
@@ -160,6 +165,9 @@ class Intake:
             lost = effect.session, effect.first, effect.last
             told = notice("messages_lost", session=effect.session, first=effect.first, last=effect.last)
             log.warning("session %s: the sender has let messages %d to %d go", *lost, extra=told)
+        elif isinstance(effect, Answered):
+            adapter.fresh = True
+            self._ingest.mending.answered(effect, time.monotonic())
         elif isinstance(effect, Refused):
             at = adapter.connection.endpoint.endpoint
             told = notice("adapter_refuses", endpoint=at, reason=effect.reason)
@@ -173,16 +181,25 @@ class Intake:
     def _commit(self, adapter: _Adapter) -> bool:
         """Commit and acknowledge; False, with what is safe acknowledged once more, if the store cannot take it."""
         adapter.committed_at, adapter.fresh = time.monotonic(), False
+        for verdict in adapter.verdicts.due(adapter.committed_at):
+            adapter.connection.send(verdict)
         ack = None if adapter.session is None else adapter.connection.follower.acknowledged(adapter.session)
         if ack is None:
             return True
         session, epoch, seq = ack.session, ack.epoch, ack.seq
-        done = self._write(lambda: self._ingest.commit(session, epoch, seq))
-        if done:
-            adapter.safe = epoch, seq
-        else:
-            ack = msgspec.structs.replace(ack, seq=adapter.safe[1] if adapter.safe[0] == epoch else 0)
-        adapter.connection.send(ack)
-        if done:
-            self._ingest.settle(session, epoch, seq)
-        return done
+        safe = self._ingest.mending.acknowledgeable(session, epoch, seq)
+        if self._write(lambda: self._ingest.commit(session, epoch, safe)):
+            adapter.safe = epoch, safe
+            adapter.connection.send(msgspec.structs.replace(ack, seq=safe, blocked=self.blocked or msgspec.UNSET))
+            adapter.fresh = safe < seq  # the rest of the acknowledgement follows as soon as it may
+            self._mend(adapter, ack)
+            return True
+        stored = adapter.safe[1] if adapter.safe[0] == epoch else 0
+        adapter.connection.send(msgspec.structs.replace(ack, seq=stored, blocked=self.blocked or msgspec.UNSET))
+        return False
+
+    def _mend(self, adapter: _Adapter, ack: m.Ack) -> None:
+        """Ask an adapter once more for what its ended scans lack."""
+        for wanted in self._ingest.mend(ack.session, ack.epoch, ack.seq):
+            place = wanted.scan_id, wanted.frame, wanted.rectangles
+            adapter.connection.send(adapter.connection.follower.ask_places(ack.session, *place))

@@ -40,6 +40,7 @@ CREATE TABLE cursor (epoch INTEGER NOT NULL, seq INTEGER NOT NULL);
 INSERT INTO cursor VALUES (0, 0);
 COMMIT;
 """
+_TILES = f"'{m.tag_of(m.HaadfRows)}', '{m.tag_of(m.EdsRows)}'"
 
 
 class Journal:
@@ -197,10 +198,13 @@ class JournalRecording:
         """Yield the tiles in frame order; their rectangles are those of the journal."""
         return map(as_tile, self.messages())
 
+    def tiles_of(self, frame: int) -> Iterator[Tile]:
+        """Yield the tiles of one frame, as `tiles` does."""
+        return map(as_tile, self._read(f"type IN ({_TILES}) AND frame = {int(frame)} ORDER BY n"))
+
     def messages(self) -> Iterator[Message]:
         """Yield the messages of the tiles, in frame order."""
-        kinds = f"'{m.tag_of(m.HaadfRows)}', '{m.tag_of(m.EdsRows)}'"
-        return self._read(f"type IN ({kinds}) ORDER BY frame, n")
+        return self._read(f"type IN ({_TILES}) ORDER BY frame, n")
 
     def received(self) -> Iterator[Message]:
         """Yield every message, in the order in which they were received."""

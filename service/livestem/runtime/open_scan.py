@@ -11,6 +11,7 @@ from livestem.domain.life import EndArrived, Event, ScanLife, Status
 from livestem.domain.limits import Limits
 from livestem.domain.parameters import Parameters
 from livestem.domain.scan import ScanPlan
+from livestem.protocol.repair import Repair
 from livestem.runtime.accumulator import Accumulator
 from livestem.runtime.borrowed import Borrowed
 from livestem.runtime.encoders import Arithmetic
@@ -36,6 +37,7 @@ class OpenScan:
     epoch: int = 0  # of the sender whose data came last: one session may have two adapters
     watermark: m.Watermark = m.Watermark(epoch=0, seq=0)
     end: m.ScanEnd | None = None
+    repair: Repair | None = None  # once its numbers are settled and it lacks something
     status: Status | None = None  # how it ended, once it is over
     reason: str | None = None  # why it is not complete then
     live: object = None  # what live scoring keeps for this scan; nobody else's business
@@ -51,6 +53,7 @@ class OpenScan:
             return False
         self.begun_by, self.epoch = by, start.epoch
         self.life, self.end, self.status, self.reason = ScanLife(tiles=self.life.tiles), None, None, None
+        self.repair = None
         self.accumulator.frames_stated = 0
         return True
 

@@ -115,14 +115,17 @@ class Occupancy:
         """Return the bands of rows that never came whole, frame by frame."""
         bands = []
         for frame in range(frames):
-            if self.complete(frame):
-                continue
-            seen = self._seen.get(frame)
-            absent = np.ones(self.shape[0], dtype=bool) if seen is None else ~seen.all(axis=1)
-            edges = np.flatnonzero(np.diff(np.concatenate(([False], absent, [False])).astype(np.int8)))
-            for top, bottom in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-                bands.append(m.MissingTile(modality=modality, frame=frame, y=top, h=bottom - top))
+            bands += [m.MissingTile(modality=modality, frame=frame, y=y, h=h) for y, h in self.holes(frame)]
         return tuple(bands)
+
+    def holes(self, frame: int) -> list[tuple[int, int]]:
+        """Return the bands (first row, rows) of a frame that never came whole."""
+        if self.complete(frame):
+            return []
+        seen = self._seen.get(frame)
+        absent = np.ones(self.shape[0], dtype=bool) if seen is None else ~seen.all(axis=1)
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], absent, [False])).astype(np.int8)))
+        return [(y, end - y) for y, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)]
 
     def visits(self, frames: int) -> NDArray[np.uint32]:
         """Return (H, W) in how many of the first `frames` each pixel came, where the beam swept it."""

@@ -49,7 +49,7 @@ class Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_
         if self.session:
             check_name(self.session, "session")
         scan_id = getattr(self, "scan_id", None)
-        if scan_id is not None:
+        if isinstance(scan_id, str):
             check_name(scan_id, "scan")
 
 

@@ -34,6 +34,7 @@ from livestem.wire.talk import (
     Ack,
     Attach,
     Attached,
+    Coming,
     Gone,
     Hello,
     Probe,
@@ -58,6 +59,7 @@ __all__ = [
     "AnyHeader",
     "Attach",
     "Attached",
+    "Coming",
     "Coverage",
     "CoverageMap",
     "Descriptors",
@@ -108,14 +110,14 @@ RESULTS = (
     Heartbeat, Echo,
 )  # fmt: skip
 TALK = (
-    Hello, Welcome, Probe, Attach, Attached, Ack, Verdict, Resend, Resent, Gone, Snapshot, SnapshotPage, Refusal,
-    RequestScan, ScanGranted,
+    Hello, Welcome, Probe, Attach, Attached, Ack, Verdict, Resend, Resent, Gone, Coming, Snapshot, SnapshotPage,
+    Refusal, RequestScan, ScanGranted,
 )  # fmt: skip
 
 AnyHeader = (
     ScanStart | HaadfRows | EdsRows | ScanEnd | Heartbeat | Echo
     | Live | CoverageMap | Registration | Segmentation | Agreement | Descriptors | ScanDone | Suggestion | Status
-    | Hello | Welcome | Probe | Attach | Attached | Ack | Verdict | Resend | Resent | Gone
+    | Hello | Welcome | Probe | Attach | Attached | Ack | Verdict | Resend | Resent | Gone | Coming
     | Snapshot | SnapshotPage | Refusal | RequestScan | ScanGranted
 )  # fmt: skip
 

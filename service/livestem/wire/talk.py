@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from livestem.domain.names import check_name
 from livestem.domain.request import ScanGrant, ScanRequest
@@ -63,18 +63,30 @@ class Attached(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
 
 
 class Ack(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ack"):
-    """Everything of `epoch` up to `seq` is in the service's journal. Not answered."""
+    """Everything of `epoch` up to `seq` is in the service's journal. Not answered.
+
+    Attributes
+    ----------
+    blocked : why the service can store nothing just now, for a person; unset or None while it can
+    """
 
     seq: Count
+    blocked: Text | None | UnsetType = UNSET
 
 
 class Verdict(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="verdict"):
-    """What the service decided about a scan, from `scan_start` on. Not answered."""
+    """What the service decided about a scan, from `scan_start` on. Not answered, and repeated.
+
+    Attributes
+    ----------
+    seq : of the `scan_start` of `epoch` that is judged: an earlier attempt under the same name is another one
+    """
 
     scan_id: str
     accepted: bool
     reason: Text = ""
     facts: dict[str, str | int | float | bool | None] = {}
+    seq: Count | UnsetType = UNSET
 
     @property
     def words(self) -> str:
@@ -117,11 +129,25 @@ class Resent(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="r
 
 
 class Gone(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="gone"):
-    """The sender has let [`first`, `last`] go: an explicit hole."""
+    """The sender has let [`first`, `last`] go: an explicit hole.
+
+    Of what was asked for by place: nobody has these `rectangles` of a frame any more; `first` and `last` are 0.
+    """
 
     first: Count
     last: Count
     more: bool = False
+    scan_id: str | UnsetType = UNSET
+    frame: Index | UnsetType = UNSET
+    rectangles: Annotated[tuple[Rectangle, ...], Meta(max_length=4096)] | UnsetType = UNSET
+
+
+class Coming(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="coming"):
+    """The sender has let these go and makes them again: they come as new messages, what it cannot make as `gone`."""
+
+    scan_id: str
+    frame: Index
+    rectangles: Annotated[tuple[Rectangle, ...], Meta(max_length=4096)]
 
 
 class Snapshot(Talk, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="snapshot"):

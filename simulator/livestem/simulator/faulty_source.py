@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from livestem.client.acquisition import Acquisition
-from livestem.client.replay import TileSource, send_scan
+from livestem.client.replay import TileSource, send_scan, tiles_of
 from livestem.client.scan_writer import ScanWriter
 from livestem.domain.errors import SourceError, TransportError
 from livestem.domain.scan import ScanPlan
@@ -115,6 +115,10 @@ class FaultySource:
             frame = getattr(self.faults, f"{name}_frame")
             if frame is not None:
                 raise SourceError(f"fault {name}@frame={frame} never happened: the scan had ended before")
+
+    def tiles_of(self, frame: int) -> Iterator[Tile]:
+        """Yield the tiles of one frame again; nothing happens to the beam by that."""
+        return tiles_of(self._source, frame)
 
     def _ends_in(self, frame: int) -> bool:
         """Let happen what happens in the middle of a frame; True if the scan ends there."""

@@ -256,11 +256,15 @@ class Simulation:
         rows_per_tile : int, optional
             Rows of a tile, at least 1; the last one of a frame may have fewer. By default 32.
         """
+        for number in range(self.frames):
+            yield from self.tiles_of(number, rows_per_tile)
+
+    def tiles_of(self, frame: int, rows_per_tile: int | None = None) -> Iterator[Tile]:
+        """Yield the tiles of one frame, as `tiles` does."""
         rows_per_tile = _ROWS if rows_per_tile is None else rows_per_tile
         if rows_per_tile < 1:
             raise UsageError(f"a tile needs at least 1 row, got {rows_per_tile}")
-        for number in range(self.frames):
-            yield from cut(self.frame(number), rows_per_tile)
+        yield from cut(self.frame(frame), rows_per_tile)
 
     @cached_property
     def _ruin(self) -> Scene:
