@@ -82,12 +82,17 @@ def end(process: subprocess.Popen[str], with_signal: int = signal.SIGTERM, timeo
                 pipe.close()
 
 
-def wait_for(what: Callable[[], Any], timeout: float = START_S, otherwise: str = "it did not happen in time") -> Any:
-    """Return what `what` returns once that is true."""
+def wait_for(
+    what: Callable[[], Any],
+    timeout: float = START_S,
+    otherwise: str = "it did not happen in time",
+    pause: float = 0.05,
+) -> Any:
+    """Return what `what` returns once that is true; it is asked every `pause` seconds."""
     deadline = time.monotonic() + timeout
     while not (found := what()):
         assert time.monotonic() < deadline, otherwise
-        time.sleep(0.05)
+        time.sleep(pause)
     return found
 
 
@@ -138,15 +143,20 @@ class Service:
             data, results, self.http = free_ports()
             self.acquisition, self.results = f"tcp://127.0.0.1:{data}", f"tcp://127.0.0.1:{results}"
         self.log = folder / "serve.log"
+        self._flags, self._within = flags, within
+        self.restart()
+
+    def restart(self) -> None:
+        """Start it (again, once it has been killed): the same command, the same store, the same ports."""
         with self.log.open("a", encoding="utf-8") as log:
             self.process = start(
                 "serve",
                 *("--store", self.store, "--acquisition", self.acquisition, "--results", self.results),
                 *("--http-port", self.http),
-                *flags,
+                *self._flags,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                within=within,
+                within=self._within,
             )
         try:
             wait_for(self._answers, otherwise=f"no /health within {START_S:g} s: {self.log.read_text('utf-8')}")

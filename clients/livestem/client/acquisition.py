@@ -245,6 +245,11 @@ class Acquisition:
         """
         self._waiting.progress(lambda: self._waiting.all_acknowledged, timeout_s)
 
+    @property
+    def acknowledged(self) -> int:
+        """How many of the messages published so far, from the first one on, every attached service has stored."""
+        return self._publisher.buffer.acknowledged
+
     def close(self) -> None:
         """Stop publishing and free the endpoint; at once, whoever has not got everything."""
         self._closed = True

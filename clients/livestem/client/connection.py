@@ -91,6 +91,9 @@ class Connection:
         for topic in (f"{stream}.{session}.", f"{stream}..echo") if session else (f"{stream}.",):
             self.sub.setsockopt(zmq.SUBSCRIBE, topic.encode())
         self.dealer.setsockopt(zmq.SNDHWM, 1000)
+        # Whoever dials again after a cut is the same peer to the ROUTER: else a service's acknowledgements would count
+        # as another's, and its former self hold them back until it is forgotten.
+        self.dealer.setsockopt(zmq.ROUTING_ID, uuid.uuid4().hex.encode())
         try:
             for line, where in zip(self._lines, (endpoint.endpoint, endpoint.talk), strict=True):
                 line.dial(where)

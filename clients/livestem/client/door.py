@@ -113,6 +113,7 @@ class Door:
         self.xpub.setsockopt(zmq.XPUB_VERBOSER, 1)  # tell of every subscriber, so that they can be counted
         try:
             self.router = self._bound(zmq.ROUTER, self.endpoint.talk, _ROUTER_QUEUE)
+            self.router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a peer whose line was cut comes back under its own name
         except LivestemError:
             self.xpub.close(linger=0)
             raise

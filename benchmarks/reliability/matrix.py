@@ -1,0 +1,260 @@
+"""Every fault of the virtual microscope, and every blow of the proxy at every place, against a real service.
+
+A case is a scan of one frame or of several, sent by an instrument with a fault while a proxy strikes in its middle. In
+the end either the digest is that of the scan without a fault, or the result tells exactly what is missing: of a scan
+that was aborted, all that was not sent; of one whose instrument vanished, all that is not in the journal, in which is
+at least all that was acknowledged. And the subscriber, behind its own two proxies, has every final exactly once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reliability.processes import PLACES, Proxied, proxied, wait_for
+from benchmarks.reliability.proxy import BLOWS, Blow
+
+from livestem.client import Acquisition, Subscriber
+from livestem.client.replay import send_scan
+from livestem.domain.errors import TransportError
+from livestem.domain.tiles import HaadfTile, Tile, height
+from livestem.runtime.journal import JournalRecording
+from livestem.simulator import Simulation, load_specimen
+from livestem.simulator.faults import NO_FAULTS, Faults, parse_faults
+from livestem.simulator.faulty_link import FaultyLink
+from livestem.simulator.faulty_source import send_with_faults
+from livestem.wire import messages as m
+
+SIDE, ROWS = 48, 4  # pixels of a scan's side, and rows of a tile: enough messages for every fault to strike
+FRAMES = {"single frame": 1, "multi-frame": 4}
+VANISH_S = 4.0  # four missed heartbeats: who is merely cut off is not taken for gone
+PACE_S = 0.004  # between tiles, so that a blow in the middle of a scan has a middle to strike in
+BLOW_S = 1.0
+MICROSCOPE = ("none", "drop", "dup", "corrupt", "reorder", "stall", "abort", "restart", "vanish")
+
+Place = tuple[str, int, int, int]  # modality, frame, first row, rows
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell of the matrix."""
+
+    microscope: str
+    blow: Blow | None
+    place: str | None
+    frames: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it; `wrong` is what was lost silently or told wrongly, and must be empty."""
+
+    case: Case
+    status: str
+    same_digest: bool
+    missing_rows: int
+    wrong: tuple[str, ...]
+    took_s: float
+
+
+def every_case() -> Iterator[Case]:
+    """Yield the whole matrix."""
+    for frames, microscope in itertools.product(FRAMES, MICROSCOPE):
+        yield Case(microscope, None, None, frames)
+        for blow, place in itertools.product(BLOWS, PLACES):
+            yield Case(microscope, blow, place, frames)
+
+
+def some_cases() -> list[Case]:
+    """Return a small part in which every fault, every blow, every place and both kinds of scan strike."""
+    found = []
+    for n, microscope in enumerate(MICROSCOPE):
+        frames = tuple(FRAMES)[n % 2]
+        found.append(Case(microscope, BLOWS[n % len(BLOWS)], PLACES[n % len(PLACES)], frames))
+    return found
+
+
+def faults_of(case: Case) -> Faults:
+    """Return what the virtual microscope is asked for."""
+    frame = FRAMES[case.frames] // 2
+    words = {
+        "drop": "drop=0.1",
+        "dup": "dup=0.2",
+        "corrupt": "corrupt=0.1",
+        "reorder": "reorder=8",
+        "stall": f"stall=500ms@frame={frame}",
+    }
+    words |= {name: f"{name}@frame={frame}" for name in ("abort", "restart", "vanish")}
+    return NO_FAULTS if case.microscope == "none" else parse_faults(words[case.microscope])
+
+
+class Scan:
+    """The simulated scan in narrow bands, computed once."""
+
+    def __init__(self, frames: int) -> None:
+        simulation = Simulation(load_specimen("demo"), 0, frames, shape=(SIDE, SIDE))
+        self.plan, self.scan_id = simulation.plan, simulation.scan_id
+        self._tiles = list(simulation.tiles(ROWS))
+
+    def tiles(self, rows_per_tile: int | None = None) -> Iterator[Tile]:
+        """Yield every tile."""
+        return iter(self._tiles)
+
+    @property
+    def places(self) -> set[Place]:
+        """Return the place of every tile."""
+        return {place(tile) for tile in self._tiles}
+
+
+class Matrix:
+    """Runs cases, one after the other, at one service."""
+
+    def __init__(self, at: Proxied) -> None:
+        self._at = at
+        self._scans = {name: Scan(frames) for name, frames in FRAMES.items()}
+        self._numbers = itertools.count()
+        self._clean = {name: self._clean_digest(name) for name in FRAMES}
+
+    def run(self, case: Case) -> Outcome:
+        """Run one case."""
+        began = time.monotonic()
+        session = f"case-{next(self._numbers)}"
+        scan = self._scans[case.frames]
+        with Subscriber(self._at.results, session=session) as subscriber:
+            subscriber.wait_subscribed(20)
+            sent, acknowledged = self._send(case, scan, session)
+            self._at.calm()
+            heard = _heard(subscriber)
+        return self._judged(case, session, scan, sent, acknowledged, heard, time.monotonic() - began)
+
+    def _send(self, case: Case, scan: Scan, session: str) -> tuple[set[Place], int]:
+        """Send a scan with its fault and its blow; return what was sent last, and how much of it was acknowledged."""
+        opened: list[Acquisition] = []
+        sent: list[Place] = []
+        middle = len(scan.places) // 2
+
+        def open_(link: FaultyLink) -> Acquisition:
+            acquisition = Acquisition(session, self._at.bind, recorded=True, link=link)
+            acquisition.wait_for_service(20)
+            opened.append(acquisition)
+            sent.clear()
+            return acquisition
+
+        def on_tile(tile: Tile) -> None:
+            sent.append(place(tile))
+            if case.blow is not None and case.place is not None and len(sent) == middle and len(opened) == 1:
+                self._at.proxies[case.place].strike(case.blow, 0.05 if case.blow == "delay" else BLOW_S)
+            time.sleep(PACE_S)
+
+        try:
+            send_with_faults(open_, scan, faults_of(case), on_tile=on_tile)
+        except TransportError:
+            if case.microscope != "vanish":
+                raise
+        return set(sent), opened[-1].acknowledged
+
+    def _judged(
+        self,
+        case: Case,
+        session: str,
+        scan: Scan,
+        sent: set[Place],
+        acknowledged: int,
+        heard: list[m.Header],
+        took_s: float,
+    ) -> Outcome:
+        folder = self._at.service.finished(session, scan.scan_id)
+        result = json.loads((folder / "result.json").read_bytes())
+        missing = rows_of(result["missing_tiles"])
+        with JournalRecording(folder / "journal.sqlite") as journal:
+            here = {place(tile) for tile in journal.tiles()}
+        wrong = list(_wrong_finals(result, heard))
+        same = result["digest"] == self._clean[case.frames]
+        expected = {"abort": "aborted", "vanish": "incomplete"}.get(case.microscope, "complete")
+        if result["status"] != expected:
+            wrong.append(f"status {result['status']}, not {expected}")
+        if missing != lines(scan.places - here):
+            wrong.append("what is told missing is not what the journal lacks")
+        if case.microscope == "abort" and here != sent:
+            wrong.append(f"{len(sent - here)} tiles that were sent are not there")
+        if case.microscope == "vanish" and len(here) < acknowledged - 1:
+            wrong.append("something acknowledged is not there")
+        if expected == "complete" and not same:
+            wrong.append("another digest")
+        return Outcome(case, result["status"], same, len(missing), tuple(wrong), round(took_s, 2))
+
+    def _clean_digest(self, frames: str) -> str:
+        scan, session = self._scans[frames], f"clean-{FRAMES[frames]}"
+        with Acquisition(session, self._at.bind, recorded=True) as acquisition:
+            acquisition.wait_for_service(20)
+            send_scan(acquisition, scan)
+        folder = self._at.service.finished(session, scan.scan_id)
+        return str(json.loads((folder / "result.json").read_bytes())["digest"])
+
+
+def run_matrix(
+    cases: list[Case], folder: Path, told: Callable[[Outcome], None] = lambda outcome: None
+) -> list[Outcome]:
+    """Run cases at a service of their own in `folder`; `told` is given each outcome as it comes."""
+    config = folder / "service.toml"
+    config.write_text(f"vanish_s = {VANISH_S}\n", encoding="utf-8")
+    with proxied(folder, "--config", config) as at:
+        matrix = Matrix(at)
+        found = []
+        for case in cases:
+            found.append(matrix.run(case))
+            told(found[-1])
+        at.service.assert_well()
+    return found
+
+
+def place(tile: Tile) -> Place:
+    """Return where a tile belongs."""
+    return "haadf" if isinstance(tile, HaadfTile) else "eds", tile.frame, tile.y, height(tile)
+
+
+def lines(places: set[Place]) -> set[tuple[str, int, int]]:
+    """Return every (modality, frame, row) of some tiles."""
+    return {(modality, frame, y + i) for modality, frame, y, rows in places for i in range(rows)}
+
+
+def rows_of(missing: list[dict[str, Any]]) -> set[tuple[str, int, int]]:
+    """Return every (modality, frame, row) that a result tells is missing."""
+    return {(t["modality"], t["frame"], t["y"] + i) for t in missing for i in range(t["h"])}
+
+
+def _heard(subscriber: Subscriber) -> list[m.Header]:
+    """Return the reliable messages up to the scan's last, and what comes in the second after it."""
+    found: list[m.Header] = []
+
+    def done() -> bool:
+        message = subscriber.receive(0.2)
+        if message is not None and isinstance(message.header, m.Reliable):
+            found.append(message.header)
+        return bool(found) and isinstance(found[-1], m.ScanDone)
+
+    wait_for(done, 60.0, "no scan_done was heard")
+    while (message := subscriber.receive(0.3)) is not None:
+        if isinstance(message.header, m.Reliable):
+            found.append(message.header)
+    assert not subscriber.lost, subscriber.lost
+    return found
+
+
+def _wrong_finals(result: dict[str, Any], heard: list[m.Header]) -> Iterator[str]:
+    """Yield what a subscriber lacks of a result, or has twice."""
+    keys = [(m.tag_of(h), getattr(h, "method", ""), getattr(h, "modality", "")) for h in heard]
+    twice = {key for key in keys if keys.count(key) > 1}
+    if twice:
+        yield f"heard twice: {sorted(twice)}"
+    maps = {f"{h.method}.{h.modality}" for h in heard if isinstance(h, m.Segmentation)}
+    if maps != set(result["classes"]):
+        yield f"maps heard: {sorted(maps)}, in the result {sorted(result['classes'])}"
+    digests = {h.digest for h in heard if isinstance(h, m.ScanDone)}
+    if digests != {result["digest"]}:
+        yield f"scan_done told {digests}"
