@@ -127,7 +127,7 @@ def reply(acquisition: Acquisition, messages: Sequence[Sequence[bytes]]) -> None
         if not said.is_set():
             for peer in acquisition._publisher.services:
                 for frames in messages:
-                    hub._router.send_multipart([peer, *frames])
+                    hub._door.router.send_multipart([peer, *frames])
             said.set()
 
     hub._on_talk = speak

@@ -424,6 +424,21 @@ def test_earlier_epochs_are_listed_and_served_from_the_store(first: int, last: i
     assert {h.epoch for h in answers} == {epoch}
 
 
+def test_a_session_that_was_let_go_and_comes_back_is_carried_on():
+    """In the same start, so in the same epoch: what was published before is in the store alone."""
+    store: dict[int, Any] = {}
+    stored = {
+        "keep": lambda kept: store.update((n.header.seq, n.frames) for n in kept),
+        "older": lambda epoch, a, b: [(s, store[s]) for s in range(a, b + 1)],
+    }
+    filled(3, **stored)
+    again = publisher(earlier=[m.Stream(session="s1", epoch=7, first_seq=1, last_seq=3)], **stored)
+    assert again.streams == (again.state,) and (again.state.first_seq, again.state.last_seq) == (1, 3)
+    again.publish(numbered(7, 4))
+    assert [h.seq for h in headers(again.on_request(b"p", resend(1, 4)))] == [1, 2, 3, 4]  # type: ignore[attr-defined]
+    assert again.buffer.first_seq == 4 and sorted(store) == [1, 2, 3, 4]
+
+
 def test_a_nonce_is_published():
     (echo,) = publisher().on_request(b"p", m.Probe(request_id="r", nonce="n"))
     assert echo.peer is None and decode(echo.frames).header.nonce == "n"  # type: ignore[attr-defined]

@@ -185,7 +185,7 @@ def test_one_name_is_not_two_requests(microscope: Acquisition, bench: Bench, han
 def test_a_lost_reply_is_repeated(
     microscope: Acquisition, bench: Bench, hand: Instrument, monkeypatch: pytest.MonkeyPatch, kind: type[m.Talk]
 ):
-    reply, lost = microscope._hub._reply, []
+    reply, lost = microscope._hub._reception.reply, []
 
     def lossy(peer: bytes, header: m.Talk) -> None:
         if isinstance(header, kind) and len(lost) < 2:
@@ -193,7 +193,7 @@ def test_a_lost_reply_is_repeated(
         else:
             reply(peer, header)
 
-    monkeypatch.setattr(microscope._hub, "_reply", lossy)
+    monkeypatch.setattr(microscope._hub._reception, "reply", lossy)
     assert hand.request_scan(ASKED).scan_id == "scan-0"
     assert len(lost) == 2 and bench.asked == [ASKED]
 

@@ -410,13 +410,13 @@ def test_a_role_that_is_taken_away_is_gone_at_once(tcp: Endpoint, ring: Ring, ha
     """Still let in as a service, no longer an operator: no connection ends."""
     keys = ring.new("both", "service", "operator")
     with Acquisition("s1", tcp, keys=ring.server, on_request=lambda r: ScanGrant(scan_id="a", duration_s=1.0)) as found:
-        both, before = hand(tcp, keys), found._hub._router
+        both, before = hand(tcp, keys), found._hub._door.router
         hello = m.Hello(request_id="1", versions=(1,), role="operator")
         assert isinstance(both.ask(hello), m.Welcome)
         ring.remove("both", "operator")
         until(lambda: isinstance(both.ask(hello), m.Refusal))
         assert isinstance(both.ask(m.Attach(request_id="2", session="s1")), m.Attached)
-        assert found._hub._router is before
+        assert found._hub._door.router is before
 
 
 def test_a_scan_goes_on_while_another_service_is_thrown_out(where: Endpoint, ring: Ring, serve: Serve):

@@ -1,8 +1,8 @@
 """The two sockets of a publisher: XPUB for everybody, ROUTER for each.
 
 Anybody may publish from any thread: one lock guards the XPUB and the publishers, so that `seq` on the wire rises
-in the order of publishing. The ROUTER belongs to the hub's own thread, which also sends heartbeats. Replies to
-`resend` and `snapshot` are sent there too, message by message, so that they never hold up publishing.
+in the order of publishing. The ROUTER (`Reception`) belongs to the hub's own thread, which also sends heartbeats.
+Replies to `resend` and `snapshot` are sent there too, message by message, so that they never hold up publishing.
 """
 
 from __future__ import annotations
@@ -16,32 +16,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
-import msgspec
 import zmq
 from numpy.typing import NDArray
 
 from livestem.client.door import Door
 from livestem.client.endpoints import Endpoint
 from livestem.client.keys import Keys
+from livestem.client.reception import SILENT_S, Reception
 from livestem.client.sockets import Socket
-from livestem.client.tally import Tally
 from livestem.domain.errors import LivestemError, TransportError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
 from livestem.protocol.desk import Desk
 from livestem.protocol.publisher import Out, Publisher
-from livestem.protocol.replies import Delivery, Replies
 from livestem.wire import messages as m
-from livestem.wire.codec import decode, encode
+from livestem.wire.codec import encode
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0  # the design's
 EAGER_HEARTBEAT_S = 0.1  # while nobody is attached, so that a waiting service notices us at once
-SILENT_S = 10.0  # a service acknowledges at least every second; ten of them missed, and it is gone
-_POLL_MS = 20
+_REQUESTS = 256  # in one turn; then heartbeats get theirs
 _NOTES = 2000  # of subscriptions, read in one turn: a hundred thousand a second, in a millisecond or two each time
 _BACK_S = 3.0  # a service is back after a tenth of a second, under another address, and acknowledges every second
-_BLOCKED_POLL_MS = 2  # while a peer's queue is full: ZeroMQ does not say when it no longer is
 
 
 class Hub:
@@ -104,21 +100,18 @@ class Hub:
         link: Callable[[list[bytes]], Iterable[list[bytes]]] | None = None,
         keys: Keys | None = None,
     ) -> None:
-        self.epoch, self.server, self._limits = epoch, server, limits
-        self._stream = stream
+        self.epoch, self.server, self._stream = epoch, server, stream
         self._on_talk, self._eager, self._on_scan, self._link = on_talk, eager, on_scan, link
         self._desk = Desk(server, stored)
         self._publishers = self._desk.published
         self.lock = threading.RLock()
         self.subscribers = 0
-        self._dropped = Tally("request")
-        self._on_rejected, self._on_repaired = on_rejected, on_repaired
-        self._heard: dict[bytes, float] = {}
+        self._on_repaired = on_repaired
         self._words: queue.SimpleQueue[tuple[bytes, m.Talk]] = queue.SimpleQueue()  # of other threads, to peers
         self._stop = threading.Event()
         self.turned = time.monotonic()
-        self._replies = Replies(self._deliver)
         self._door = Door(context, endpoint, stream, limits, keys, on_rejected)
+        self._reception = Reception(self._door, server, epoch, limits, self._publish, on_rejected)
         self._thread = threading.Thread(target=self._run, name=f"hub-{server}", daemon=True)
         self._thread.start()
 
@@ -153,10 +146,6 @@ class Hub:
         return self._door.xpub
 
     @property
-    def _router(self) -> Socket:
-        return self._door.router
-
-    @property
     def sessions(self) -> tuple[str, ...]:
         """The sessions that are served, in the order in which they were added."""
         with self.lock:
@@ -181,7 +170,7 @@ class Hub:
     @property
     def rejected(self) -> dict[str, int]:
         """Requests dropped and connections not let in so far, by reason."""
-        return dict(self._dropped.by_reason + self._door.refused)
+        return dict(self._reception.dropped.by_reason + self._door.refused)
 
     def publisher(self, session: str) -> Publisher | None:
         """Return the publisher of a session, if it is served here."""
@@ -217,12 +206,13 @@ class Hub:
             self.turned = time.monotonic()
             with self.lock:
                 self._count_subscribers()
-            moved = self._replies.turn(time.monotonic())
-            busy_ms = 0 if moved else _BLOCKED_POLL_MS
-            if self._router.poll(busy_ms if self._replies.busy else _POLL_MS):
-                self._drain()
+            if self._reception.wait():
+                for peer, request in self._reception.requests(_REQUESTS):
+                    self._answer(peer, request)
+                    if self._on_talk is not None:
+                        self._on_talk(request)
             while not self._words.empty():
-                self._reply(*self._words.get())
+                self._reception.reply(*self._words.get())
             if time.monotonic() >= next_beat:
                 if self._door.somebody_left():
                     self._end_connections()
@@ -236,7 +226,7 @@ class Hub:
             self._door.renew()
             self.subscribers = 0
             attached = {peer for publisher in self._publishers.values() for peer in publisher.services}
-        self._heard = dict.fromkeys(attached, time.monotonic() - SILENT_S + _BACK_S)
+        self._reception.heard = dict.fromkeys(attached, time.monotonic() - SILENT_S + _BACK_S)
 
     def _beat(self) -> None:
         with self.lock:
@@ -246,9 +236,7 @@ class Hub:
 
     def _forget_silent(self) -> None:
         """A service that has vanished must not hold back what the others have acknowledged."""
-        now = time.monotonic()
-        for peer in [p for p, heard in self._heard.items() if now - heard > SILENT_S]:
-            del self._heard[peer]
+        for peer in self._reception.forget_silent():
             for publisher in self._publishers.values():
                 publisher.forget(peer)
 
@@ -260,55 +248,14 @@ class Hub:
                 if note[1:] != f"{self._stream}..echo".encode():  # who follows one session subscribes to this too
                     self.subscribers = max(0, self.subscribers + {b"\x01": 1, b"\x00": -1}.get(note[:1], 0))
 
-    def _drain(self) -> None:
-        with contextlib.suppress(zmq.Again):
-            for _ in range(256):  # then heartbeats get their turn
-                peer, *frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
-                try:
-                    header = decode([f.buffer for f in frames], self._limits).header
-                    if not isinstance(header, m.Talk):
-                        raise WireError("topic", "only talk belongs on a ROUTER")
-                    self._check_allowed(peer.bytes, frames[-1], header)
-                except WireError as e:
-                    self._dropped.add(e)
-                    if self._on_rejected is not None:
-                        self._on_rejected(e)
-                    continue
-                self._on_request(peer.bytes, header)
-
-    def _check_allowed(self, peer: bytes, frame: zmq.Frame, request: m.Talk) -> None:
-        """Refuse, and raise, what the sender's role may not ask for."""
-        reason = self._door.forbids(frame, request)
-        if reason is not None:
-            self._reply(peer, m.Refusal(request_id=request.request_id, session=request.session, reason=reason))
-            raise WireError("forbidden", reason)
-
-    def _on_request(self, peer: bytes, request: m.Talk) -> None:
-        if not self._admits(peer, request):
-            return
-        self._heard[peer] = time.monotonic()
-        self._answer(peer, request)
-        if self._on_talk is not None:
-            self._on_talk(request)
-
-    def _admits(self, peer: bytes, request: m.Talk) -> bool:
-        """With all places taken a stranger's greeting is refused, and what else it says goes unanswered."""
-        if peer in self._heard or len(self._heard) < self._limits.subscribers:
-            return True
-        if isinstance(request, m.Hello):
-            reason = f"{len(self._heard)} clients are here, which is all {self.server} allows; close one, or raise "
-            self._reply(peer, m.Refusal(request_id=request.request_id, reason=reason + "`subscribers` of its limits"))
-        return False
-
     def _answer(self, peer: bytes, request: m.Talk) -> None:
         if isinstance(request, m.Hello):
-            self._reply(peer, self._welcome(request))
+            self._reception.reply(peer, self._welcome(request))
         elif isinstance(request, m.Probe):
-            with self.lock:
-                echo = m.Echo(nonce=request.nonce, epoch=self.epoch, sent_ns=time.time_ns())
-                self._send(encode(echo, stream=self._stream))
+            echo = m.Echo(nonce=request.nonce, epoch=self.epoch, sent_ns=time.time_ns())
+            self._publish(encode(echo, stream=self._stream))
         elif isinstance(request, m.RequestScan):
-            self._reply(peer, self._answer_scan(request))
+            self._reception.reply(peer, self._answer_scan(request))
         elif isinstance(request, m.Verdict):
             pass  # told to on_talk; not answered
         elif isinstance(request, m.Ack) and request.session not in self._publishers:
@@ -331,15 +278,10 @@ class Hub:
         with self.lock:
             publisher = self._desk.find(request.session)
         if publisher is None:
-            reason = f"no session {request.session!r} here"
-            self._reply(peer, m.Refusal(request_id=request.request_id, session=request.session, reason=reason))
+            asked, reason = request.session, f"no session {request.session!r} here"
+            self._reception.reply(peer, m.Refusal(request_id=request.request_id, session=asked, reason=reason))
             return
-        answer = self._steps(publisher.on_request(peer, request), request)
-        if isinstance(request, m.Resend | m.Snapshot):
-            self._replies.begin(peer, (type(request), request.session), answer, time.monotonic())
-            return
-        for out in answer:
-            self._deliver(out)
+        self._reception.answer(peer, request, self._steps(publisher.on_request(peer, request), request))
 
     def _steps(self, answer: Iterator[Out], request: m.Talk) -> Iterator[Out]:
         """Yield an answer; each step reads the buffer, so it is locked, and sending happens outside."""
@@ -356,25 +298,9 @@ class Hub:
             if out.repairs and self._on_repaired is not None:
                 self._on_repaired()
 
-    def _deliver(self, out: Out) -> Delivery:
-        if out.peer is None:
-            with self.lock:
-                self._send(out.frames)
-            return "sent"
-        try:
-            self._router.send_multipart([out.peer, *out.frames], zmq.NOBLOCK, copy=False)
-        except zmq.Again:
-            return "full"
-        except zmq.ZMQError as e:
-            if e.errno != zmq.EHOSTUNREACH:
-                raise
-            return "away"
-        return "sent"
-
-    def _reply(self, peer: bytes, header: m.Talk) -> None:
-        """Answer in one message; for whom it cannot be sent, it is asked again."""
-        header = msgspec.structs.replace(header, epoch=self.epoch, sent_ns=time.time_ns())
-        self._deliver(Out(encode(header), peer))
+    def _publish(self, frames: Sequence[bytes]) -> None:
+        with self.lock:
+            self._send(frames)
 
     def _welcome(self, hello: m.Hello) -> m.Talk:
         with self.lock:

@@ -86,7 +86,8 @@ class Publisher:
     keep : callable, optional
         ``keep(messages)`` stores reliable messages, all or none; called before any of them is buffered or sent.
     earlier : sequence of Stream
-        The epochs before this one that the store holds, oldest first.
+        The epochs that the store holds, oldest first. If this one is among them, it was begun by a publisher that was
+        let go meanwhile, and is carried on.
     remake : callable, optional
         ``remake(peer, request)`` is given what of a request by place is not kept, and says whether it is ``coming``
         (published anew, some time) or ``gone``, or None if it cannot take the request just now: then it is not
@@ -114,7 +115,8 @@ class Publisher:
         self._older, self._keep, self._remake = older, keep, remake
         self._earlier = {stream.epoch: stream for stream in earlier}
         self._places = Places()
-        self.buffer = ResendBuffer(limits.resend_bytes)
+        begun = self._earlier.pop(epoch, None)
+        self.buffer = ResendBuffer(limits.resend_bytes, last_seq=0 if begun is None else begun.last_seq)
         self._live: dict[str, Frames] = {}  # scan -> its newest live message, longest ago first
         self.services: dict[bytes, int] = {}  # attached peer -> acknowledged seq
         self._blocked: dict[bytes, str] = {}  # attached peer -> why it can store nothing just now

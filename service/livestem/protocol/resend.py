@@ -20,14 +20,16 @@ class ResendBuffer:
     ----------
     max_bytes : int
         What may be kept in all.
+    last_seq : int
+        That was sent before, and is not kept here.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, last_seq: int = 0) -> None:
         self._max_bytes = max_bytes
         self._kept: OrderedDict[int, Frames] = OrderedDict()
         self._bytes = 0
         self._acked = 0
-        self.last_seq = 0
+        self.last_seq = last_seq
         self.unacknowledged_bytes = 0
         self.forgotten_unacknowledged = 0
 

@@ -249,7 +249,10 @@ class Segmenter:
         if state.label_map is not None:
             found = state.label_map
             arrays = (found.labels,) if found.scores is None else (found.labels, found.scores)
-        self._hub.publish(scan.session, state.header, arrays)
+        with self._hub.lock:
+            if self._hub.publisher(scan.session) is None:
+                return  # its finals were made meanwhile, and the session let go
+            self._hub.publish(scan.session, state.header, arrays)
         scan.shown = time.monotonic()
         self.metrics.live.inc()
         self.metrics.stage.labels(stage="live").observe(time.perf_counter() - began)
