@@ -16,6 +16,7 @@ from livestem.cli.__main__ import app
 from livestem.cli.demo import free_port_pairs
 from livestem.client import Acquisition, Endpoint
 from livestem.client.replay import send_scan
+from livestem.runtime import finisher
 from livestem.runtime import segmenter as service
 from livestem.runtime.settings import Http, Settings
 
@@ -82,7 +83,7 @@ def test_the_second_signal_does_not_wait(way):
 
 def test_finals_that_outlast_the_drain_are_left_and_never_stored_late(monkeypatch, tmp_path, caplog):
     begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
-    conclude = service.conclude
+    conclude = finisher.conclude
 
     def slowly(*arguments: object) -> object:
         begun.set()
@@ -92,7 +93,7 @@ def test_finals_that_outlast_the_drain_are_left_and_never_stored_late(monkeypatc
         finally:
             done.set()
 
-    monkeypatch.setattr(service, "conclude", slowly)
+    monkeypatch.setattr(finisher, "conclude", slowly)
     data, results = free_port_pairs(2)
     settings = Settings(
         acquisition=(Endpoint(f"tcp://127.0.0.1:{data}"),),
@@ -115,7 +116,7 @@ def test_finals_that_outlast_the_drain_are_left_and_never_stored_late(monkeypatc
     assert done.is_set() and not finals.is_alive()
     (folder,) = (tmp_path / "store" / "s").iterdir()
     assert [path.name for path in folder.iterdir()] == ["journal.sqlite"]
-    monkeypatch.setattr(service, "conclude", conclude)
+    monkeypatch.setattr(finisher, "conclude", conclude)
     again = service.Segmenter(settings)
     try:
         deadline = time.monotonic() + PATIENCE_S

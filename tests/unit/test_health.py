@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import queue
 import threading
 import time
 import urllib.error
@@ -106,8 +105,9 @@ def monitor(tmp_path, **hub: Any) -> Monitor:
         SimpleNamespace(**{"alive": True, "turned": time.monotonic(), "resend_bytes": 0, "subscribers": 0} | hub),
         SimpleNamespace(scans={}),
         SimpleNamespace(configured=1, attached=0, blocked=None),
+        SimpleNamespace(waiting=0, held=None),
     )
-    watched = Monitor(*parts, queue.Queue(), LIMITS)
+    watched = Monitor(*parts, LIMITS)
     watched.resuming = False
     return watched
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from livestem.client.hub import Hub
 from livestem.domain.limits import Limits
 from livestem.domain.notices import notice
+from livestem.runtime.finisher import Finisher
 from livestem.runtime.health import Health, Vitals, judge
 from livestem.runtime.ingest import Ingest
 from livestem.runtime.intake import Intake
@@ -30,22 +29,20 @@ class Monitor:
 
     Parameters
     ----------
-    store, hub, ingest, intake : the parts
-    finals : queue of the scans whose finals wait or are under way
+    store, hub, ingest, intake, finisher : the parts
     limits : Limits
     """
 
     def __init__(
-        self, store: Store, hub: Hub, ingest: Ingest, intake: Intake, finals: queue.Queue[Any], limits: Limits
+        self, store: Store, hub: Hub, ingest: Ingest, intake: Intake, finisher: Finisher, limits: Limits
     ) -> None:
         self._store, self._hub, self._ingest, self._intake = store, hub, ingest, intake
-        self._finals, self._limits = finals, limits
+        self._finisher, self._limits = finisher, limits
         self._dead: list[str] = []
         self._under_way: set[str] = set()
         self._size = _Size(store.root)
         self.turned = time.monotonic()  # set by ingest at every turn
         self.stopping, self.resuming = False, True
-        self.held: str | None = None  # why finals that are computed cannot be written just now
 
     def thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
         """Return a thread, not yet started, whose death is told."""
@@ -75,12 +72,12 @@ class Monitor:
             quiet_s=0.0 if self.stopping else now - min(self.turned, self._hub.turned),
             warm=not (self.is_alive("warm-up") or self.resuming),
             stopping=self.stopping,
-            blocked=self._intake.blocked or self.held,
+            blocked=self._intake.blocked or self._finisher.held,
             disk_free_bytes=self._store.free_bytes(),
             store_bytes=self._size.bytes(),
             resend_bytes=self._hub.resend_bytes,
             open_scans=len(scans),
-            finals_waiting=self._finals.unfinished_tasks,
+            finals_waiting=self._finisher.waiting,
             adapters=self._intake.configured,
             attached=self._intake.attached,
             subscriptions=self._hub.subscribers,

@@ -14,7 +14,6 @@ http        /health and /metrics
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -28,14 +27,12 @@ from numpy.typing import NDArray
 
 from livestem.client.hub import Hub
 from livestem.client.line import server_key
-from livestem.domain import life
-from livestem.domain.errors import DiskFullError, LivestemError
+from livestem.domain.errors import LivestemError
 from livestem.domain.parameters import PRESETS
 from livestem.protocol.publisher import Publisher
-from livestem.runtime.conclude import conclude, final_messages, summary
 from livestem.runtime.decision import Decisions
-from livestem.runtime.disk import RETRY_S
-from livestem.runtime.encoders import Encoders, UnavailableError
+from livestem.runtime.encoders import Encoders
+from livestem.runtime.finisher import Finisher
 from livestem.runtime.http_endpoint import HttpEndpoint
 from livestem.runtime.ingest import Ingest
 from livestem.runtime.intake import Intake
@@ -45,7 +42,6 @@ from livestem.runtime.monitor import Monitor
 from livestem.runtime.notices import Notices
 from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.quantification import warm_up
-from livestem.runtime.results import ScanResult, write_result
 from livestem.runtime.settings import Settings
 from livestem.runtime.store import Store
 from livestem.wire import messages as m
@@ -77,8 +73,6 @@ class Segmenter:
         self.settings, self.tell = settings, Notices(announce)
         self.metrics = Metrics()
         self._stop = threading.Event()
-        self._finals: queue.Queue[tuple[OpenScan, life.Status] | None] = queue.Queue()
-        self._storing, self._left = threading.Lock(), 0  # what is left when the service stops must not be stored late
         self._looking = threading.Lock()  # the live thread looks, and the finals thread once at a scan's end
         self._epoch = time.time_ns()
         keys = settings.own_keys()
@@ -91,6 +85,7 @@ class Segmenter:
             self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             opened.callback(self._context.term)
             self._hub = opened.enter_context(self._bind())
+            self._finisher = Finisher(self.store, self._hub, self._encoders, self.metrics, self.tell, self._look)
             decisions = Decisions(
                 settings.processing, self._encoders, self.store.root, allow_sender=settings.allow_processing
             )
@@ -99,7 +94,7 @@ class Segmenter:
                 decisions,
                 settings.limits,
                 self.metrics,
-                lambda *job: self._finals.put(job),
+                self._finisher.put,
                 self._alive,
             )
             self.http = HttpEndpoint(settings.http.host, settings.http.port)
@@ -107,13 +102,13 @@ class Segmenter:
             self._opened = opened.pop_all()
         self._live = LiveScorer(self._encoders, self.store.starts * _REVISIONS_PER_START)
         self._intake = Intake(self._context, settings, self._ingest, self._on_verdict, self._open_session, self.tell)
-        self.monitor = Monitor(self.store, self._hub, self._ingest, self._intake, self._finals, settings.limits)
+        self.monitor = Monitor(self.store, self._hub, self._ingest, self._intake, self._finisher, settings.limits)
         self._threads = {
             name: self.monitor.thread(name, work)
             for name, work in (
                 ("ingest", self._run_ingest),
                 ("live", self._run_live),
-                ("finals", self._run_finals),
+                ("finals", self._finisher.run),
                 ("warm-up", warm_up),
             )
         }
@@ -145,13 +140,9 @@ class Segmenter:
         self._stop.set()
         for name in ("ingest", "live"):  # ingest's last commit may end a scan
             self._threads[name].join()
-        self._finals.put(None)
+        self._finisher.stop()
         self._threads["finals"].join(self.settings.drain_s)
-        with self._storing:
-            self._left = self._finals.unfinished_tasks - 1  # without the word that there are no more
-        if self._left:
-            text = f"{self._left} scans are left without finals; the next start makes them"
-            self.tell("finals_left", text, scans=self._left)
+        self._finisher.leave()
         self._ingest.close()
         self._opened.close()
 
@@ -203,7 +194,7 @@ class Segmenter:
 
     def _let_sessions_go(self) -> None:
         """Make room for one more session. One of which something may still be published is kept, whatever the limit."""
-        if self._finals.unfinished_tasks:
+        if self._finisher.waiting:
             return
         open_ones = {scan.session for scan in self._ingest.scans.values()}
         idle = [session for session in self._hub.sessions if session not in open_ones]
@@ -258,84 +249,3 @@ class Segmenter:
         self.metrics.stage.labels(stage="live").observe(time.perf_counter() - began)
         if state.arrived is not None:
             self.metrics.latency.observe(scan.shown - state.arrived)
-
-    def _run_finals(self) -> None:
-        while (job := self._finals.get()) is not None:
-            scan, status = job
-            self._look(scan)  # the last live map holds the last tile
-            began = time.perf_counter()
-            outcome = self._concluded(scan, status)
-            while not self._settled(scan, outcome, began):
-                if self._stop.wait(RETRY_S):
-                    return
-
-    def _concluded(self, scan: OpenScan, status: life.Status) -> ScanResult | LivestemError:
-        try:
-            return conclude(scan, status, self._encoders)
-        except LivestemError as e:
-            return e
-
-    def _settled(self, scan: OpenScan, outcome: ScanResult | LivestemError, began: float) -> bool:
-        """Store and publish an outcome; False if it has to wait: there is no room for it, or nobody wants it now."""
-        with self._storing:
-            if self._left:
-                return False
-            try:
-                self._settle(scan, outcome, began)
-            except DiskFullError as e:
-                self.monitor.held = f"{e}; until then the finals of scan {scan.scan_id} wait"
-                return False
-            self.monitor.held = None
-            self._finals.task_done()
-        return True
-
-    def _settle(self, scan: OpenScan, outcome: ScanResult | LivestemError, began: float) -> None:
-        try:
-            if isinstance(outcome, UnavailableError):
-                about = {"session": scan.session, "scan_id": scan.scan_id, "reason": str(outcome)}
-                self.tell("scan_not_resumed", f"scan {scan.scan_id} stays open: {outcome}", **about)
-            elif isinstance(outcome, LivestemError):
-                raise outcome
-            else:
-                self._finish(scan, outcome, began)
-        except DiskFullError:
-            raise
-        except LivestemError as e:
-            self._fail(scan, str(e))
-
-    def _finish(self, scan: OpenScan, result: ScanResult, began: float) -> None:
-        write_result(self.store.folder(scan.session, scan.scan_id), result)
-        self._hub.publish_all(scan.session, final_messages(result))
-        took = time.perf_counter() - began
-        self.metrics.scans.labels(status=result.status).inc()
-        self.metrics.missing.labels(scan="finished").set(len(result.missing))
-        for stage, seconds in {**result.finals.timings_s, "finals": took}.items():
-            self.metrics.stage.labels(stage=stage).observe(seconds)
-        self.tell(
-            "scan_done",
-            f"{summary(result)}; finals in {took:.2f} s",
-            session=scan.session,
-            scan_id=scan.scan_id,
-            status=result.status,
-            digest=result.finals.digest,
-            missing=len(result.missing),
-            seconds=round(took, 3),
-        )
-
-    def _fail(self, scan: OpenScan, reason: str) -> None:
-        """Tell everybody that there are no finals; the journal stays, so that nothing is lost."""
-        accumulator = scan.accumulator
-        done = m.ScanDone(
-            scan_id=scan.scan_id,
-            status="failed",
-            coverage=accumulator.coverage(),
-            missing_tiles=accumulator.missing(),
-            input_digest=accumulator.input_digest(),
-            digest="",
-            timings_s={},
-            reason=reason[:4096],
-        )
-        self._hub.publish(scan.session, done)
-        self.metrics.scans.labels(status="failed").inc()
-        about = {"session": scan.session, "scan_id": scan.scan_id, "reason": reason}
-        self.tell("scan_failed", f"scan {scan.scan_id} failed: {reason}", **about)
