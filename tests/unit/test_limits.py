@@ -245,6 +245,7 @@ CASES: list[tuple[str, int | Callable[[], int], Within]] = [
     ("free_disk_bytes", spare, free_for),
     ("open_scans", 3, accepted("open scans", others=2)),
     ("waiting_tiles", 5, counted(STREAM[1:6])),
+    ("waiting_bytes", sum(message.nbytes for message in STREAM[1:6]), counted(STREAM[1:6])),
     ("sessions", 3, nobody_is_let_go),
     ("services", 3, all_are_attached),
     ("unacknowledged_bytes", two_sent, nothing_waits),

@@ -34,7 +34,7 @@ class Bench:
             yield Out([f"{name}{i}".encode()], peer)
 
     def ask(self, peer: bytes, name: str, n: int) -> None:
-        self.replies.begin(peer, (Out, name), self.answer(peer, name, n), self.now)
+        self.replies.begin(peer, (Out, name, ""), self.answer(peer, name, n), self.now)
 
     def turn(self) -> bool:
         return self.replies.turn(self.now)

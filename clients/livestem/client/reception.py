@@ -94,7 +94,8 @@ class Reception:
     def answer(self, peer: bytes, request: m.Talk, outs: Iterator[Out]) -> None:
         """Answer in as many messages as it takes: those of `resend` and `snapshot` when the peer takes them."""
         if isinstance(request, m.Resend | m.Snapshot):
-            self.replies.begin(peer, (type(request), request.session), outs, time.monotonic())
+            place = getattr(request, "scan_id", None) or ""
+            self.replies.begin(peer, (type(request), request.session, place), outs, time.monotonic())
             return
         for out in outs:
             self.send(out)

@@ -2,9 +2,9 @@
 
 Rules
 -----
-1. A peer has one answer under way. Further requests wait, one of a kind for each session: the newest takes the place
-   of the one before, because it is what the peer still wants. At most `WAITING`; beyond, a request is dropped, and
-   will be asked again.
+1. A peer has one answer under way. Further requests wait, one of a kind for each session (and scan): the newest takes
+   the place of the one before, because it is what the peer still wants. At most `WAITING`; beyond, a request is
+   dropped, and will be asked again.
 2. An answer is made message by message, and the next one only when the peer's queue has taken the last. So what a peer
    that asks and never reads costs is its queue and one message more.
 3. Peers take turns, `SLICE` messages each: a long answer to one does not keep the others waiting.
@@ -24,7 +24,7 @@ SLICE = 16  # some ten milliseconds of the largest messages, and little enough t
 STALLED_S = 5.0  # as long as ten repetitions of a request
 
 Delivery = Literal["sent", "full", "away"]
-Key = tuple[type, str]  # kind of the request, session
+Key = tuple[type, str, str]  # kind of the request, session, and the scan where it asks by place
 
 
 @dataclass
