@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from processes import Listener, Service, end, wait_for
+from processes import Listener, Service, end, run, wait_for
 
 from livestem.client import Acquisition, Haadf, Sampling, ScanPlan, ScanWriter
 
@@ -117,7 +117,7 @@ def ended(follower: Listener) -> dict[str, str]:
 
 
 def test_a_scan_that_its_sender_left_is_finished_with_what_there_is(tmp_path: Path):
-    """The service is killed, and the instrument never comes back."""
+    """The service is killed, and the instrument never comes back; a copy made in between replays to the same."""
     (tmp_path / "serve.toml").write_text("vanish_s = 2.0\n")
     flags = ("--config", tmp_path / "serve.toml")
     with Service(tmp_path / "1", *flags) as first, Acquisition("gone", first.acquisition, recorded=True) as acquisition:
@@ -125,10 +125,17 @@ def test_a_scan_that_its_sender_left_is_finished_with_what_there_is(tmp_path: Pa
         scan = acquisition.start_scan(plan("gone"), "scan")
         scan.haadf(PICTURES[0])
         acquisition.wait_acknowledged()
+        copied = run("store", "backup", "--all", tmp_path / "copy", "--store", first.store)
+        assert copied.returncode == 0, copied.stderr
         end(first.process, signal.SIGKILL)
     with Service(tmp_path / "2", *flags, after=first) as second:
         folder = second.finished("gone", "scan")
+        journal = tmp_path / "copy" / "gone" / "scan" / "journal.sqlite"
+        replayed = second.replay(journal, "--session", "copied", "--speed", "max")
+        assert replayed.returncode == 0 and "no scan_end" in replayed.stderr, replayed.stderr
+        again = outcome(second.finished("copied", "scan"))
         second.assert_well()
+    assert again == outcome(folder)
     result = json.loads((folder / "result.json").read_bytes())
     assert (result["status"], result["coverage"]) == ("incomplete", {"haadf": 1 / FRAMES})
     assert "is resumed with" in second.words() and "vanished" in result["reason"]

@@ -14,11 +14,13 @@ from test_monitoring import Source
 from livestem.cli import ending
 from livestem.cli.__main__ import app
 from livestem.cli.demo import free_port_pairs
-from livestem.client import Acquisition, Endpoint
+from livestem.client import Acquisition, Endpoint, Subscriber
 from livestem.client.replay import send_scan
+from livestem.domain.errors import DiskFullError
 from livestem.runtime import finisher
 from livestem.runtime import segmenter as service
 from livestem.runtime.settings import Http, Settings
+from livestem.wire import messages as m
 
 PATIENCE_S = 30.0
 
@@ -56,8 +58,8 @@ import sys, time
 from livestem.cli import ending
 from livestem.cli.__main__ import app
 stop = getattr(ending, sys.argv[1])()
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     if stop is None:
         time.sleep(60)
     stop.wait(60)
@@ -125,3 +127,45 @@ def test_finals_that_outlast_the_drain_are_left_and_never_stored_late(monkeypatc
             time.sleep(0.05)
     finally:
         again.close()
+
+
+def test_finals_wait_out_a_full_disk(monkeypatch, tmp_path):
+    """Writing the result fails twice, keeping its messages once: the scan is not failed, and nothing is told twice."""
+    write, keep, failed = finisher.write_result, service.Store.keep_results, []
+
+    def full(*arguments: object, of: object, times: int) -> None:
+        if failed.count(of) < times:
+            failed.append(of)
+            raise DiskFullError("its disk is full; make room there")
+        of(*arguments)
+
+    monkeypatch.setattr(finisher, "RETRY_S", 0.01)
+    monkeypatch.setattr(finisher, "write_result", lambda *a: full(*a, of=write, times=2))
+    monkeypatch.setattr(service.Store, "keep_results", lambda *a: full(*a, of=keep, times=1))
+    data, results = free_port_pairs(2)
+    settings = Settings(
+        acquisition=(Endpoint(f"tcp://127.0.0.1:{data}"),),
+        results=Endpoint(f"tcp://127.0.0.1:{results}"),
+        http=Http(port=0),
+        store=str(tmp_path / "store"),
+    )
+    heard = []
+    segmenter = service.Segmenter(settings)
+    try:
+        with (
+            Subscriber(settings.results) as subscriber,
+            Acquisition("s", settings.acquisition[0], recorded=True) as source,
+        ):
+            source.wait_for_service(PATIENCE_S)
+            subscriber.wait_subscribed(PATIENCE_S)
+            send_scan(source, Source(), speed=None)
+            while not heard or not isinstance(heard[-1], m.ScanDone):
+                message = subscriber.receive(PATIENCE_S)
+                assert message is not None
+                heard.append(message.header)
+        assert failed == [write, write, keep]
+        assert heard[-1].status == "complete" and segmenter.monitor.health().ok
+        assert sum(isinstance(x, m.Agreement) for x in heard) == 1
+        assert segmenter.store.known("s", Source.scan_id).status == "complete"
+    finally:
+        segmenter.close()

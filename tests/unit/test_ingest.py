@@ -18,6 +18,7 @@ from livestem.domain.errors import DiskFullError, LivestemError
 from livestem.domain.limits import Limits
 from livestem.domain.parameters import Processing
 from livestem.domain.support import SupportClass, SupportSet
+from livestem.runtime.admission import COUNTS_PER_S, journal_bytes
 from livestem.runtime.decision import Decisions
 from livestem.runtime.encoders import Arithmetic, Encoders
 from livestem.runtime.ingest import SPARED_S, Ingest
@@ -358,6 +359,19 @@ def test_only_so_many_tiles_wait_for_their_start(tmp_path, caplog):
     house.take(rest)
     assert house.count("livestem_rejected_total", reason="limit") == len(rest) - 2
     assert len(caplog.records) == 2, "the first and the tenth are told, the others counted"
+
+
+def test_a_scan_that_would_fill_the_disk_is_refused(house):
+    """What its plan will take, beside what is to stay free."""
+    of = plan(frames=10)
+    photons = round(COUNTS_PER_S * of.dwell_s * 24 * 24 * 10)
+    needed = 24 * 24 * 10 * (2 + 1) + 2 * photons  # HAADF of two bytes, a byte for a pixel's photons, two for each
+    assert journal_bytes(of) == needed
+    for free, accepted in ((needed - 1, False), (needed, True)):
+        house.store.free = Limits().free_disk_bytes + free
+        (verdict,) = house.take(list(messages(of, []))[:1])
+        assert verdict.accepted is accepted, verdict.reason
+        assert accepted or "to stay free" in verdict.reason
 
 
 def test_a_full_disk_refuses_a_scan(house):

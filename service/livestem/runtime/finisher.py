@@ -33,6 +33,8 @@ class Finisher:
     store, hub, encoders, metrics, tell : of the service
     look : callable
         Publishes what is new about a scan, a last time before its finals.
+    finished : callable
+        Told of a scan whose finals are stored.
 
     Attributes
     ----------
@@ -47,9 +49,10 @@ class Finisher:
         metrics: Metrics,
         tell: Notices,
         look: Callable[[OpenScan], None],
+        finished: Callable[[OpenScan], None],
     ) -> None:
         self._store, self._hub, self._encoders = store, hub, encoders
-        self._metrics, self._tell, self._look = metrics, tell, look
+        self._metrics, self._tell, self._look, self._finished = metrics, tell, look, finished
         self._queue: queue.Queue[tuple[OpenScan, life.Status] | None] = queue.Queue()
         self._stop = threading.Event()
         self._storing, self._left = threading.Lock(), 0
@@ -125,6 +128,7 @@ class Finisher:
     def _finish(self, scan: OpenScan, result: ScanResult, began: float) -> None:
         write_result(self._store.folder(scan.session, scan.scan_id), result)
         self._hub.publish_all(scan.session, final_messages(result))
+        self._finished(scan)
         took = time.perf_counter() - began
         self._metrics.scans.labels(status=result.status).inc()
         self._metrics.missing.labels(scan="finished").set(len(result.missing))

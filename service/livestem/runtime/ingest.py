@@ -17,7 +17,7 @@ from typing import Literal
 
 from livestem.client.tally import Tally
 from livestem.domain import life
-from livestem.domain.errors import LivestemError, StoreError, WireError
+from livestem.domain.errors import LivestemError, SourceError, StoreError, WireError
 from livestem.domain.limits import Limits
 from livestem.domain.notices import notice
 from livestem.runtime.admission import Facts, check_open, facts_of, verdict
@@ -70,6 +70,7 @@ class Ingest:
         self._on_finalise = on_finalise
         self.scans: dict[Key, OpenScan] = {}
         self._settled: Remembered[Key, Literal["refused", "done", "cut off"]] = Remembered(SETTLED)
+        self._broken: set[str] = set()  # sessions of which a journal was damaged: all is to be sent again
         self._dropped = Tally("acquisition message")
         self._early = Early(limits)
         self.mending = Mending(self.scans)
@@ -160,12 +161,18 @@ class Ingest:
             If it cannot be resumed just now.
         """
         check_open(self._limits, len(self.scans))
-        scan = self._opener.resume(session, scan_id)
+        try:
+            scan = self._opener.resume(session, scan_id)
+        except SourceError:
+            self._broken.add(session)
+            raise
         self._take_in(scan)
         return scan
 
     def stored(self, session: str, epoch: int) -> int:
         """Return the seq up to which a session's sender need not repeat anything."""
+        if session in self._broken:
+            return 0
         return self._opener.stored(session, epoch, self._of(session), self._settled.keys())
 
     def listen_again(self) -> None:

@@ -144,7 +144,11 @@ class Opener:
         elif course.known is not None and scan.status == course.known.status:
             scan.journal.abandon()
             return None
-        self._store.reopen(start.session, start.scan_id)
+        try:
+            self._store.reopen(start.session, start.scan_id)
+        except StoreError:
+            scan.journal.abandon()
+            raise
         return scan
 
     def resume(self, session: str, scan_id: str) -> OpenScan:

@@ -13,6 +13,7 @@ http        /health and /metrics
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from livestem.client.hub import Hub
 from livestem.client.line import server_key
-from livestem.domain.errors import LivestemError
+from livestem.domain.errors import DiskFullError, LivestemError, SourceError
 from livestem.domain.parameters import PRESETS
 from livestem.protocol.publisher import Publisher
 from livestem.runtime.decision import Decisions
@@ -51,6 +52,7 @@ log = logging.getLogger(__name__)
 # Bytes of results kept in memory for each session, so that a fresh gap is served without reading the store: the finals
 # of some scans. What is older is read there.
 _BUFFERED = 16 * 2**20
+_TURN_S = 0.1  # between looks at what is being waited for
 _REVISIONS_PER_START = 2**32  # more live maps than one start can publish in a century at 25 a second
 
 
@@ -85,7 +87,9 @@ class Segmenter:
             self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             opened.callback(self._context.term)
             self._hub = opened.enter_context(self._bind())
-            self._finisher = Finisher(self.store, self._hub, self._encoders, self.metrics, self.tell, self._look)
+            self._finisher = Finisher(
+                self.store, self._hub, self._encoders, self.metrics, self.tell, self._look, self._finished
+            )
             decisions = Decisions(
                 settings.processing, self._encoders, self.store.root, allow_sender=settings.allow_processing
             )
@@ -162,6 +166,8 @@ class Segmenter:
     def _resume(self) -> None:
         """Take up what an earlier start left open, the newest first; each goes on, or its finals are made."""
         for session, scan_id in self.store.open_scans():
+            while self._finisher.waiting >= self.settings.limits.open_scans and not self._stop.wait(_TURN_S):
+                self._alive()  # each scan that waits for its finals is held in memory
             if self._stop.is_set():
                 return
             about = {"session": session, "scan_id": scan_id}
@@ -170,10 +176,33 @@ class Segmenter:
                 scan = self._ingest.resume(session, scan_id)
             except LivestemError as e:
                 self.tell("scan_not_resumed", f"scan {scan_id} is not resumed: {e}", **about, reason=str(e))
+                if isinstance(e, SourceError):
+                    self._tell_broken(session, scan_id, str(e))
                 continue
             then = "waits for its sender" if scan.status is None else "is over, its finals are made"
             text = f"scan {scan_id} is resumed with {scan.life.tiles} tiles and {then}"
             self.tell("scan_resumed", text, **about, tiles=scan.life.tiles)
+
+    def _finished(self, scan: OpenScan) -> None:
+        """A scan that was begun again while its finals were made is open, whatever they said."""
+        key = scan.session, scan.scan_id
+        if self._ingest.scans.get(key, scan) is not scan:
+            self.store.reopen(*key)
+
+    def _tell_broken(self, session: str, scan_id: str, reason: str) -> None:
+        """Tell everybody that a scan has failed whose journal is damaged; sent again, it begins anew."""
+        done = m.ScanDone(
+            scan_id=scan_id,
+            status="failed",
+            coverage=m.Coverage(),
+            missing_tiles=(),
+            input_digest="",
+            digest="",
+            timings_s={},
+            reason=reason[:4096],
+        )
+        with contextlib.suppress(DiskFullError):  # it is open until this can be kept
+            self._hub.publish(session, done)
 
     def _on_verdict(self, verdict: m.Verdict) -> None:
         """Tell the person at the service, and everybody who follows, what was decided about a scan."""

@@ -130,10 +130,6 @@ class Store:
         """Note that a scan goes on; its result stays until the next one replaces it."""
         self._execute("UPDATE scans SET status = 'open' WHERE session = ? AND scan_id = ?", session, scan_id)
 
-    def give_up(self, session: str, scan_id: str) -> None:
-        """Note that a scan has failed of which there is nothing to tell."""
-        self._execute("UPDATE scans SET status = 'failed' WHERE session = ? AND scan_id = ?", session, scan_id)
-
     def begin(
         self, session: str, scan_id: str, plan: bytes, parameters: bytes, arithmetic: bytes | None = None
     ) -> Path:
