@@ -56,7 +56,8 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield keys(settings)
     yield weights_check(settings)
     yield device(settings)
-    yield machine.memory(settings.limits.accumulator_bytes)
+    limits = settings.limits
+    yield machine.memory(2 * limits.accumulator_bytes + limits.finals_bytes)  # docs/configuration.md#memory
     yield machine.handles()
     yield Check("ipc", "ok", "ipc:// can be used" if zmq.has("ipc") else "no ipc:// here; tcp:// does everything")
 

@@ -36,16 +36,15 @@ def python() -> Check:
 
 
 def memory(scan_bytes: int) -> Check:
-    """What this process may take, beside what one scan may (`scan_bytes`)."""
+    """What this process may take, beside what the largest scan may (`scan_bytes`)."""
     limits = dict(_memory_limits())
     if not limits:
         return Check("memory", "ok", "not known on this system")
     what, least = min(limits.items(), key=lambda item: item[1])
-    words = f"{least / 2**30:.1f} GiB ({what}); a scan may take {scan_bytes / 2**30:.1f}"
+    words = f"{least / 2**30:.1f} GiB ({what}); the largest scan may take {scan_bytes / 2**30:.1f}"
     if least < scan_bytes:
-        return Check(
-            "memory", "warn", words, "lower limits.accumulator_bytes, so that a scan is refused that does not fit"
-        )
+        todo = "lower limits.finals_bytes and accumulator_bytes: a scan is then refused that does not fit"
+        return Check("memory", "warn", words, todo)
     return Check("memory", "ok", words)
 
 
