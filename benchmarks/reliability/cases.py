@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from benchmarks.reliability.link import CALM, CHANNELS, Link, Weather
-from benchmarks.reliability.machines import VANISH_S, WINDOW, Adapter, Observer, Scan, Service, opened
+from benchmarks.reliability.machines import VANISH_S, Adapter, Observer, Scan, Service, opened
 
 from livestem.domain.limits import Limits
 from livestem.protocol.resend import Frames
@@ -82,8 +82,7 @@ class World:
         self._epochs, self._ids = itertools.count(10), (f"o{i}" for i in itertools.count())
         scans = [Scan(f"scan{n}", tiles) for n, tiles in enumerate(case.tiles)]
         self.acquisition = Link(rng, case.acquisition, self._on_acquisition)
-        room = max(case.room, 2 * WINDOW) if case.recorded else case.room  # a recorded source waits long before
-        limits = Limits(resend_bytes=room * TILE_BYTES)
+        limits = Limits(resend_bytes=case.room * TILE_BYTES)
         self.adapter = Adapter(self.acquisition, scans, recorded=case.recorded, limits=limits)
         self._links: list[Link] = []
         self._observers: list[Observer] = []

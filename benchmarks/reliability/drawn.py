@@ -83,7 +83,7 @@ def faults_of(case: Case) -> set[str]:
             ("late, out of order", weather.delay_s),
         ):
             found[f"messages {what}: {hop}"] += asked > 0
-    found["full resend buffer"] += case.room < 1000 and not case.recorded
+    found["full resend buffer"] += case.room < 1000
     found["service comes in mid-scan"] += case.late
     return {word for word, n in found.items() if n} or {"none"}
 

@@ -3,9 +3,9 @@
 =========  ==========================================================  ===============================================
 machine    of the product                                              survives its kill
 =========  ==========================================================  ===============================================
-adapter    `Publisher`, `Desk`                                         the scan, if it is recorded: it is sent again
-service    `Follower` (attach), `ScanLife`, `Beam`, `Publisher`,       what is committed: tiles and ends of scans, and
-           `Desk`                                                      the finals, stored before they are sent
+adapter    `Publisher`, `Remaker`, `Desk`                              the scan, if it is recorded: it is sent again
+service    `Follower` (attach), `ScanLife`, `Beam`, `Repair`,          what is committed: tiles and ends of scans, and
+           `Publisher`, `Desk`                                         the finals, stored before they are sent
 observer   `Follower` (snapshot, ordered)                              nothing: it comes as a new one
 =========  ==========================================================  ===============================================
 
@@ -18,17 +18,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
 from benchmarks.reliability.link import Link
+from numpy.typing import NDArray
 
+from livestem.client.remake import Remaker
 from livestem.domain import life
 from livestem.domain.errors import WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
+from livestem.domain.tiles import HaadfTile
 from livestem.protocol.desk import Desk
-from livestem.protocol.follower import Ask, Deliver, Effect, Follower, Lost
+from livestem.protocol.follower import Answered, Ask, Deliver, Effect, Follower, Lost
 from livestem.protocol.publisher import Numbered, Publisher
+from livestem.protocol.repair import Repair
 from livestem.protocol.resend import Frames
 from livestem.wire import messages as m
 from livestem.wire.codec import Message, decode, encode
@@ -38,6 +43,7 @@ BEAT_S = 0.2  # a real hub beats every second; the faster one only shortens the 
 COMMIT_S = 0.05  # between commits of the journal; a kill takes what came since
 VANISH_S = 5.0  # of virtual time: well beyond the longest silence that a case makes
 WINDOW = 6  # messages that a recorded source keeps unacknowledged
+PRESENT_S = 0.6  # without a heartbeat: nobody is there to be asked
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,12 @@ class Scan:
         """Return what a tile's one pixel holds."""
         return hash((int(self.name[4:]), tile)) % 60_000 + 1
 
-    def messages(self) -> Iterator[tuple[m.OfScan, tuple[np.ndarray, ...]]]:
+    def tiles_of(self, frame: int) -> Iterator[HaadfTile]:
+        """Yield the tiles once more."""
+        for tile in range(self.tiles):
+            yield HaadfTile(frame=frame, y=tile, x=0, values=np.array([[self.value(tile)]], dtype="<u2"))
+
+    def messages(self) -> Iterator[tuple[m.OfScan, tuple[NDArray[Any], ...]]]:
         """Yield what is sent, end and all."""
         for tile in range(self.tiles):
             header = m.HaadfRows(scan_id=self.name, frame=0, y=tile, x=0)
@@ -105,7 +116,12 @@ class Adapter:
 
     def start(self, epoch: int) -> None:
         """Start the program."""
-        self._publisher = Publisher(SESSION, "acq", epoch, lambda: 0, limits=self._limits)
+        self._remaker = Remaker(self._send, self._tell)
+        for scan in self.scans if self.recorded else ():
+            self._remaker.offer(scan.name, scan.tiles_of)
+        self._publisher = Publisher(
+            SESSION, "acq", epoch, lambda: 0, limits=self._limits, remake=self._remaker.take if self.recorded else None
+        )
         desk = Desk("acquisition")
         desk.published[SESSION] = self._publisher
         self._hub = Served(self._link, epoch, desk, "acq")
@@ -134,6 +150,7 @@ class Adapter:
         if self._hub is None:
             return
         self._hub.tick(now)
+        self._remaker.serve()
         buffer = self._publisher.buffer
         if self._left and (not self.recorded or buffer.last_seq - buffer.acknowledged < WINDOW):
             self._send_next()
@@ -170,8 +187,14 @@ class Adapter:
         return self._publisher.buffer.acknowledged >= self._publisher.buffer.last_seq
 
     def _send_next(self) -> None:
-        header, arrays = self._left.pop(0)
-        self._link.send("pub", self._publisher.publish(header, arrays))
+        self._send(*self._left.pop(0))
+
+    def _tell(self, peer: bytes, word: m.Talk) -> None:
+        origin = {"session": SESSION, "epoch": self._publisher.epoch}
+        self._link.send("reply", encode(msgspec.structs.replace(word, **origin)))
+
+    def _send(self, header: m.OfScan, arrays: tuple[NDArray[Any], ...], codec: str = "raw") -> None:
+        self._link.send("pub", self._publisher.publish(header, arrays, codec=codec))
         if isinstance(header, m.HaadfRows):
             self.sent[header.scan_id, header.y] = self._publisher.epoch, self._publisher.buffer.last_seq
         self._excuse_forgotten()
@@ -194,6 +217,7 @@ class _Open:
     epoch: int = 0
     heard: float = 0.0
     scan_id: str = ""
+    repair: Repair | None = None
 
     @property
     def ended_by(self) -> int | None:
@@ -249,7 +273,7 @@ class Service:
         self._take(self._follower.tick(now), now)
         if now - self._committed_at >= COMMIT_S:
             self._committed_at = now
-            self._commit()
+            self._commit(now)
         for name, scan in list(self._scans.items()):
             if now - scan.heard > VANISH_S:
                 self._event(name, scan, life.NothingMoreComes())
@@ -296,6 +320,10 @@ class Service:
                         scan.heard = now
                 if isinstance(header, m.HaadfRows | m.ScanEnd):
                     self._apply(header, effect.message, now)
+            elif isinstance(effect, Answered):
+                scan = self._scans.get(effect.asked.scan_id or "")
+                if scan is not None and scan.repair is not None:
+                    scan.repair.answered(effect.answer, effect.asked, now)
 
     def _apply(self, header: m.HaadfRows | m.ScanEnd, message: Message, now: float) -> None:
         name = header.scan_id
@@ -305,11 +333,13 @@ class Service:
         scan = self._scans.setdefault(name, _Open(scan_id=name))
         scan.epoch, scan.heard = header.epoch, now
         if isinstance(header, m.ScanEnd):
-            if scan.end is None:
-                scan.end = header
+            if scan.end is None or scan.end.epoch != header.epoch:  # a source that began again mends what it ends
+                scan.end, scan.repair = header, None
                 self._event(name, scan, life.EndArrived(header.haadf_tiles))
         elif header.y not in scan.tiles:
             scan.tiles[header.y] = int(message.arrays[0][0, 0])
+            if scan.repair is not None:
+                scan.repair.tile_came(0, now)
             self._event(name, scan, life.TileApplied())
 
     def _reopened(self, name: str, epoch: int) -> bool:
@@ -361,15 +391,32 @@ class Service:
         for sent in frames:
             self._results.send("pub", sent)
 
-    def _commit(self) -> None:
+    def _commit(self, now: float) -> None:
+        """Commit and acknowledge: the end of a scan once everything that can be had of it is here."""
         ack = self._follower.acknowledged(SESSION)
         if ack is None:
             return
         self._commit_data()
-        self._acquisition.send("request", encode(ack))
-        for name, scan in list(self._scans.items()):
-            if scan.end is not None and scan.end.epoch == ack.epoch and ack.seq >= scan.end.seq:
-                self._event(name, scan, life.NothingMoreComes())
+        ended = [s for s in self._scans.values() if s.end is not None and s.end.epoch == ack.epoch]
+        safe = min([ack.seq, *(scan.end.seq - 1 for scan in ended if scan.end is not None)])
+        self._acquisition.send("request", encode(msgspec.structs.replace(ack, seq=safe)))
+        for scan in ended:
+            if scan.end is not None and ack.seq >= scan.end.seq:
+                self._mend(scan, now)
+
+    def _mend(self, scan: _Open, now: float) -> None:
+        """Ask by place for what an ended scan lacks; end it once there is nothing left to be asked."""
+        scan.repair = scan.repair or Repair([0])
+        wanted = scan.repair.wanted(lambda frame: self._holes(scan), now) if now - scan.heard < PRESENT_S else None
+        if wanted is not None:
+            asked = self._follower.ask_places(SESSION, scan.scan_id, *wanted)
+            self._acquisition.send("request", encode(asked))
+        elif scan.repair.over:
+            self._event(scan.scan_id, scan, life.NothingMoreComes())
+
+    def _holes(self, scan: _Open) -> list[m.Rectangle]:
+        absent = (y for y in range(self._tiles[scan.scan_id]) if y not in scan.tiles)
+        return [m.Rectangle(modality="haadf", y=y, x=0, h=1, w=1) for y in absent]
 
     def _commit_data(self) -> None:
         for name, scan in self._scans.items():
