@@ -67,9 +67,11 @@ def tiles(plan: ScanPlan, seed: int = 0, rows: int = 8) -> list[Tile]:
     return found
 
 
-def messages(plan: ScanPlan, parts: list[Tile], scan_id: str = "scan", session: str = "s1") -> Iterator[Message]:
+def messages(
+    plan: ScanPlan, parts: list[Tile], scan_id: str = "scan", session: str = "s1", epoch: int = 7
+) -> Iterator[Message]:
     """Yield the messages of a whole scan as they come off the wire."""
-    publisher = Publisher(session, "acq", 7, lambda: 0)
+    publisher = Publisher(session, "acq", epoch, lambda: 0)
     totals = Totals()
     yield decode(publisher.publish(m.ScanStart(scan_id=scan_id, plan=plan)))
     for part in parts:

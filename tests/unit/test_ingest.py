@@ -121,6 +121,22 @@ def test_what_is_lost_for_good_makes_the_scan_incomplete(house):
     assert status == "incomplete" and len(scan.accumulator.missing()) == 1
 
 
+def test_a_source_that_begins_again_is_asked_for_what_its_new_end_lacks(house):
+    """The end of its former start stands for what nobody can be asked for any more."""
+    of, parts = plan(), tiles(plan())
+    first, again = (list(messages(of, parts, epoch=epoch)) for epoch in (7, 8))
+    house.take([*first[:3], first[-1]])
+    del again[3]
+    house.take(again)
+    (scan,) = house.ingest.scans.values()
+    assert scan.ended_by == 8
+    assert house.ingest.mending.acknowledgeable("s1", 8, again[-1].header.seq) == again[-1].header.seq - 1
+    (wanted,) = house.ingest.mend("s1", 8, again[-1].header.seq)
+    assert wanted.frame == 0 and len(wanted.rectangles) == 1
+    house.take(first[3:4])
+    assert [status for _, status in house.finished] == ["complete"]
+
+
 def test_a_silent_source_does_not_keep_a_scan_open_for_ever(house):
     stream = list(messages(plan(), tiles(plan())))
     house.take(stream[:4])

@@ -284,8 +284,8 @@ class Ingest:
 
     def _end(self, message: Message, end: m.ScanEnd) -> None:
         scan = self._open(message)
-        if scan is None or scan.end is not None:
-            return
+        if scan is None or scan.ended_by == end.epoch:
+            return  # one from another epoch counts: of a source that began again its new start is asked for what lacks
         scan.journal.append(message)
         if scan.take_end(end, self._limits):
             self._over(scan)

@@ -59,7 +59,7 @@ class OpenScan:
 
     def take_end(self, end: m.ScanEnd, limits: Limits) -> bool:
         """Take note of its end, however much of it is here; return whether it is over by that."""
-        self.end = end
+        self.end, self.repair = end, None
         with self.lock:
             self.accumulator.frames_stated = min(end.frames, limits.planned_frames)
         return self.on(EndArrived(end.haadf_tiles + end.eds_tiles, end.status == "aborted", end.reason))
