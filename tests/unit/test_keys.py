@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+import typer.main
 import zmq.auth
 from typer.testing import CliRunner
 
@@ -123,6 +124,18 @@ def test_the_keys_are_configured_or_in_the_environment(tmp_path: Path, monkeypat
     monkeypatch.setenv("LIVESTEM_KEYS", str(tmp_path / "one"))
     assert Settings().own_keys() == one
     assert Settings(keys=str(tmp_path / "other")).own_keys() == other
+    assert Settings(keys="").own_keys() is None
+
+
+def test_the_file_comes_before_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`serve` takes its flag from the command line alone: the environment has the last word in `Settings`."""
+    (option,) = [p for p in typer.main.get_command(app).commands["serve"].params if p.name == "keys"]  # type: ignore[attr-defined]
+    assert option.envvar is None
+    path = tmp_path / "c.toml"
+    path.write_text("keys = 'nowhere'\n")
+    monkeypatch.setenv("LIVESTEM_KEYS", str(tmp_path))
+    done = CliRunner().invoke(app, ["serve", "--config", str(path)])
+    assert isinstance(done.exception, UsageError) and "nowhere" in str(done.exception)
 
 
 def test_a_configuration_with_keys(tmp_path: Path):

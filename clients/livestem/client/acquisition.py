@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from livestem.client.answers import Answers
 from livestem.client.endpoints import ACQUISITION, Endpoint
 from livestem.client.hub import Hub
-from livestem.client.keys import Keys, given_keys
+from livestem.client.keys import ALLOWED, Keys, given_keys
 from livestem.client.remake import Remaker, TilesOf
 from livestem.client.scan_writer import ScanWriter, why_aborted
 from livestem.client.tilecheck import check_plan
@@ -111,7 +111,7 @@ class Acquisition:
             self._endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
         except ValueError as e:
             raise UsageError(str(e)) from e
-        own = given_keys(keys)
+        self._keys = own = given_keys(keys)
         self.recorded = recorded
         self._limits = limits
         self._own_context = zmq.Context() if context is None else None
@@ -150,10 +150,13 @@ class Acquisition:
         TransportError
             If none comes within `timeout_s`.
         """
+        at, guarded = self._endpoint.endpoint, ""
+        if self._keys is not None:
+            guarded = f"; is its key in {self._keys.folder / ALLOWED / 'service'}?"
         self._waiting.until(
             lambda: bool(self._publisher.services),
             timeout_s,
-            f"no segmenter attached to {self._endpoint.endpoint} within {timeout_s:g} s; start `livestem serve`",
+            f"no segmenter attached to {at} within {timeout_s:g} s; start `livestem serve`{guarded}",
         )
 
     def start_scan(self, plan: ScanPlan, scan_id: str | None = None, *, timeout_s: float = STALL_S) -> ScanWriter:

@@ -26,6 +26,7 @@ from zmq.utils import z85
 from livestem.client.keys import ALLOWED, Holder, Keys, allowed_files, read_allowed
 from livestem.client.tally import Tally
 from livestem.domain.errors import WireError
+from livestem.domain.notices import notice
 from livestem.protocol.permission import ADMITTED, Role, Stream, forbidden
 from livestem.wire import messages as m
 
@@ -109,10 +110,11 @@ class Guard:
             self._holders, wrong = read_allowed(self._keys.folder)
             self._left |= not before <= self._admitted()
         for words in wrong:
-            log.warning("key not let in: %s", words)
+            log.warning("key not let in: %s", words, extra=notice("key_ignored", reason=words))
         if not self._admitted():
-            wanted = " or ".join(sorted(ADMITTED[self._stream]))
-            log.warning("nobody is let in yet: no %s key in %s", wanted, self._keys.folder / ALLOWED)
+            wanted, folder = " or ".join(sorted(ADMITTED[self._stream])), str(self._keys.folder / ALLOWED)
+            told = notice("nobody_let_in", folder=folder)
+            log.warning("nobody is let in yet: no %s key in %s", wanted, folder, extra=told)
 
     def _files(self) -> list[tuple[Role, str, int, int]]:
         found = []

@@ -26,6 +26,7 @@ from livestem.client.reception import SILENT_S, Reception
 from livestem.client.sockets import Socket
 from livestem.domain.errors import LivestemError, TransportError, WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
+from livestem.domain.notices import notice
 from livestem.protocol.desk import Desk
 from livestem.protocol.publisher import Out, Publisher
 from livestem.wire import messages as m
@@ -221,7 +222,8 @@ class Hub:
 
     def _end_connections(self) -> None:
         """A key was removed, and ZeroMQ cannot end one connection alone; gap repair makes up for what others miss."""
-        log.warning("a key was removed at %s: all connections begin anew", self._door.endpoint.endpoint)
+        at = self._door.endpoint.endpoint
+        log.warning("key removed at %s: every connection begins anew", at, extra=notice("key_removed", endpoint=at))
         with self.lock:
             self._door.renew()
             self.subscribers = 0

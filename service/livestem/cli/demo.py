@@ -108,6 +108,7 @@ def _run(simulation: Simulation, plan: Any, times: float | None, store: Path, co
         acquisition=(acquisition,),
         results=Endpoint(f"tcp://127.0.0.1:{results_port}"),
         http=Http(port=0),
+        keys="",  # all of it is in this process
         store=str(store),
     )
     segmenter = Segmenter(settings, lambda text: console.print(f"  {text}", markup=False))

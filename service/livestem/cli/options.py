@@ -100,12 +100,8 @@ Store = Annotated[
 ]
 Device = Annotated[str | None, typer.Option("--device", help="Where VGG16 runs: cpu, cuda or cuda:1.")]
 Precision = Annotated[str | None, typer.Option("--precision", help="Of VGG16's arithmetic: fp32 or bf16.")]
-Keys = Annotated[
-    Path | None,
-    typer.Option(
-        "--keys", envvar=KEYS_ENVIRONMENT, help="Folder of keys, or the secret key in it: nobody else gets in."
-    ),
-]
+KEYS_HELP = "Folder of keys, or the secret key in it: nobody else gets in."
+Keys = Annotated[Path | None, typer.Option("--keys", envvar=KEYS_ENVIRONMENT, help=KEYS_HELP)]
 ServerKey = Annotated[
     str | None,
     typer.Option(

@@ -40,7 +40,7 @@ def serve(
         list[str] | None, typer.Option("--acquisition", help="Endpoint of an adapter to attach to; may be repeated.")
     ] = None,
     results: Annotated[str | None, typer.Option("--results", help="Endpoint to publish results at.")] = None,
-    keys: o.Keys = None,
+    keys: Annotated[Path | None, typer.Option("--keys", help=o.KEYS_HELP)] = None,  # after the file, the environment
     server_key: Annotated[
         str | None, typer.Option("--server-key", help="Public key of the adapters of --acquisition, or its NAME.key.")
     ] = None,

@@ -11,7 +11,7 @@ from typing import Literal
 Event = Literal[
     "ready", "attached", "scan_accepted", "scan_refused", "scan_done", "scan_failed", "messages_lost", "scan_given_up",
     "scan_resumed", "scan_not_resumed", "adapter_refuses", "message_dropped", "degraded", "recovered", "thread_died",
-    "failed", "stopping", "finals_left", "stopped",
+    "failed", "stopping", "finals_left", "stopped", "key_removed", "key_ignored", "nobody_let_in",
 ]  # fmt: skip
 Field = str | int | float | None
 

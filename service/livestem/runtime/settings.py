@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ----------
     acquisition : adapters to attach to, each with its public key if it has one
     results : where to bind
-    keys : folder of keys, or the secret key in it: the results are then guarded
+    keys : folder of keys, or the secret key in it: the results are then guarded; "" for none, whatever the environment
     store : folder of results
     publish_interval_s : live messages go out at most so often
     vanish_s : a source silent for so long in mid-scan is taken for gone
@@ -105,14 +105,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return Path(self.store or os.environ.get(STORE_ENVIRONMENT) or DEFAULT_STORE)
 
     def own_keys(self) -> Keys | None:
-        """Return our keys: configured, else of $LIVESTEM_KEYS, else None.
+        """Return our keys: configured, else of $LIVESTEM_KEYS, else None. Configured as "", there are none.
 
         Raises
         ------
         UsageError
             If they cannot be read.
         """
-        path = self.keys or os.environ.get(KEYS_ENVIRONMENT)
+        path = os.environ.get(KEYS_ENVIRONMENT) if self.keys is None else self.keys
         return load_keys(path) if path else None
 
 
