@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,6 +177,33 @@ def test_a_command_refuses_it(words: list[str], option: str, tmp_path: Path, mon
         assert isinstance(done.exception, LivestemError), (name, done.exception, done.output)
         assert "name" in str(done.exception) and "\n" not in str(done.exception).rstrip("\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["list"], ["backup", "--all", "copy"], ["prune", "--older-than", "0h", "--yes"]])
+def test_a_store_whose_catalogue_leads_outside_is_left_alone(command: list[str], tmp_path: Path):
+    """A store that somebody sent: its rows are names too."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "result.json").write_text("mine")
+    store = tmp_path / "store"
+    with Store(store) as opened:
+        opened.begin("a", "b", b"", b"")
+    with contextlib.closing(sqlite3.connect(store / "catalog.sqlite")) as db, db:
+        db.execute("UPDATE scans SET session = '..', scan_id = 'outside', status = 'complete'")
+    done = CliRunner().invoke(app, ["store", *(w.replace("copy", str(tmp_path / "copy")) for w in command),
+                                    "--store", str(store)])  # fmt: skip
+    assert isinstance(done.exception, LivestemError) and "tampered" in str(done.exception)
+    assert (tmp_path / "outside" / "result.json").read_text() == "mine" and not (tmp_path / "copy").exists()
+
+
+@crafted
+def test_a_store_is_not_asked_for_it(name: str, tmp_path: Path):
+    if "\0" in name or name == "\ud800":
+        return
+    with Store(tmp_path / "store") as store:
+        store.begin("there", "is", b"", b"")
+    words = ["store", "backup", "--store", str(tmp_path / "store"), "--", name, str(tmp_path / "copy")]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, LivestemError) and not (tmp_path / "copy").exists()
 
 
 def test_the_commands_that_take_names_are_known():

@@ -159,7 +159,7 @@ def test_a_scan_crosses_a_guarded_line_whole(where: Endpoint, ring: Ring, serve:
             for frame in range(20):
                 scan.haadf(FRAME, frame=frame)
         acquisition.wait_acknowledged(10.0)
-        assert [h.seq for h in service.reliable] == list(range(1, 23))
+        assert sorted(h.seq for h in service.reliable) == list(range(1, 23))
         assert acquisition._hub.rejected == {}
 
 
@@ -439,20 +439,27 @@ def test_a_scan_goes_on_while_another_service_is_thrown_out(where: Endpoint, rin
         acquisition.wait_acknowledged(20.0)
 
 
+def advised(dial: Subscriber | Instrument) -> str:
+    """Return what is said to who waits in vain; of two sides that differ, either may be the first to hang up."""
+    with pytest.raises(TransportError) as caught:
+        dial.wait_subscribed(0.5) if isinstance(dial, Subscriber) else dial.request_scan(ScanRequest(), 0.5)
+    return str(caught.value)
+
+
 def test_keys_that_are_forgotten_at_a_restart_and_then_remembered(tcp: Endpoint, ring: Ring, serve: Serve):
     """ZeroMQ's client gives such a line up for good; ours dials again."""
     service = serve(tcp, keys=ring.new("service", "service"))
     for keys in (ring.server, None, ring.server):
         with Acquisition("s1", tcp, recorded=True, keys=keys) as acquisition:
             if keys is None:
-                with Subscriber(tcp, keys=ring.new("viewer")) as viewer, pytest.raises(TransportError, match="no keys"):
-                    viewer.wait_subscribed(1.0)
+                with Subscriber(tcp, keys=ring.new("viewer")) as viewer:
+                    until(lambda v=viewer: "it has no keys" in advised(v))
                 continue
             acquisition.wait_for_service(20.0)
             with acquisition.start_scan(PLAN) as scan:
                 scan.haadf(FRAME)
             acquisition.wait_acknowledged(10.0)
-    assert [h.seq for h in service.reliable] == [1, 2, 3] * 2
+    assert sorted(h.seq for h in service.reliable) == [1, 1, 2, 2, 3, 3]
 
 
 def test_what_is_wrong_about_keys_is_said(tcp: Endpoint, ring: Ring, context: zmq.Context[Any], closing: ExitStack):
@@ -462,8 +469,8 @@ def test_what_is_wrong_about_keys_is_said(tcp: Endpoint, ring: Ring, context: zm
     closing.callback(results.hub.close)
     plain, keys = Endpoint(tcp.endpoint), ring.new("viewer")
     for dial in (Subscriber(plain), Instrument(plain)):
-        with dial, pytest.raises(TransportError, match="it wants keys: give --keys and --server-key"):
-            dial.wait_subscribed(1.0) if isinstance(dial, Subscriber) else dial.request_scan(ScanRequest(), 1.0)
+        with dial:
+            until(lambda d=dial: "it wants keys: give --keys and --server-key" in advised(d))
     with Subscriber(tcp, keys=keys) as unlisted, pytest.raises(TransportError, match="is our public key in its list"):
         unlisted.wait_subscribed(0.5)
 
@@ -509,7 +516,7 @@ def test_a_flood_of_failing_handshakes_does_not_harm_a_scan(ring: Ring, tcp: End
                     raw.sendall(b"GET / HTTP/1.1\r\n\r\n" if i % 2 else bytes(range(256)))
                 scan.haadf(FRAME, frame=i)
         acquisition.wait_acknowledged(20.0)
-        assert [h.seq for h in service.reliable] == list(range(1, 203))
+        assert sorted(h.seq for h in service.reliable) == list(range(1, 203))
         until(lambda: acquisition._hub.rejected.get("forbidden", 0) > 0)
         assert set(acquisition._hub.rejected) == {"forbidden"} and len(acquisition._publisher.services) == 1
 
