@@ -179,8 +179,7 @@ def test_plans_that_are_bombs_are_refused_one_by_one(service: Service, clean: st
         for case in hostile.BOMBS:
             start = decode(case.make("bombs")).header
             assert isinstance(start, m.ScanStart)
-            acquisition._verdicts.pop(start.scan_id, None)
-            acquisition.publish(start)
+            acquisition._announce(start)
             wait_for(lambda scan=start.scan_id: acquisition.verdict(scan), 20, case.name)
             verdict = acquisition.verdict(start.scan_id)
             assert verdict is not None and not verdict.accepted, case.name
