@@ -11,6 +11,7 @@ PYTHON ?= python3.11 python3 python3.12 python3.13
 # PRESET=as_published is the paper's way, PRESET=graphem its code; both embed with VGG16, which needs torch.
 PRESET ?= default
 DEMO_ARGS ?=
+SOAK_S ?= 3600
 TEST_ARGS ?=
 
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
@@ -18,7 +19,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --co
 .DEFAULT_GOAL := help
 # One pip at a time in one environment, and lint before tests.
 .NOTPARALLEL:
-.PHONY: help install install-vgg16 install-all demo test fast lint format schema check accuracy accuracy-quick clean
+.PHONY: help install install-vgg16 install-all demo test fast lint format schema check accuracy accuracy-quick reliability soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand -t 16
@@ -57,6 +58,12 @@ accuracy: install-vgg16  ## the table of docs/accuracy.md: most of an hour [WEIG
 
 accuracy-quick: install-all  ## its quick form: that all of it still runs, and about where it stands
 	$(BIN)/python -m benchmarks.accuracy --quick
+
+reliability: install-all  ## 10 000 cases, every fault and every blow, 100 kills: most of an hour
+	$(BIN)/python -m benchmarks.reliability cases matrix kills
+
+soak: install-all  ## a service for an hour; a leak fails it [SOAK_S=3600]
+	$(BIN)/python -m benchmarks.reliability soak --soak $(SOAK_S)
 
 clean:  ## remove .venv, builds and caches; a store is never touched
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

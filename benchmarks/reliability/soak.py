@@ -3,7 +3,8 @@
 What could grow is looked at every few seconds: resident memory, open file handles and threads of the service, the
 latency of its live maps, and how long finals take. After a warm-up (every code path has run, caches are full) none of
 it may grow: a leak fails the run. Memory is judged by the slope of Theil and Sen, which a few high samples do not
-move; what is allowed is the growth of the run, not of an hour, because a short run cannot know an hour.
+move; what is allowed is the growth of the run, not of an hour, because a short run cannot know an hour. The newest
+results of 64 sessions are kept in memory: only a warm-up that has seen more of them is followed by nothing but noise.
 """
 
 from __future__ import annotations
