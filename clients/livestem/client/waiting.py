@@ -17,7 +17,7 @@ from livestem.protocol.publisher import Publisher
 from livestem.wire import messages as m
 
 _STEP_S = 0.2  # of waiting: a Ctrl-C is felt between two steps, on any system
-_ACKS_S = 3.0  # a service acknowledges every second; one that has not for so long is not waited for at the end
+_ACKS_S = 2.0  # a service acknowledges every second; one that has not for so long is not waited for at the end
 
 
 class Waiting:
@@ -41,12 +41,12 @@ class Waiting:
         self.changed = threading.Condition()
         self._publisher, self._remaker, self._tell = publisher, remaker, tell
         self._told = False
-        self._word_at = self._ack_at = float("-inf")  # of a service that cannot go on just now; of any acknowledgement
+        self._word_at = self._ack_at = float("-inf")  # of a service that cannot go on just now; of one that does
 
     def heard(self, talk: m.Talk) -> None:
         """Note a word of a service; called on the hub's thread, holding `changed`."""
         now = time.monotonic()
-        if isinstance(talk, m.Ack):
+        if isinstance(talk, m.Ack | m.Attach):
             self._ack_at = now
         if isinstance(talk, m.Resend) or (isinstance(talk, m.Ack) and talk.blocked):
             self._word_at = now

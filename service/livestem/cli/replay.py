@@ -41,7 +41,7 @@ def replay(
     with opened(groups[0], files) as first:  # before anything is bound: a bad file starts nothing
         if times is not None and first.plan.dwell_s is None:
             raise UsageError("the recording does not know its dwell time; give --dwell-us, or --speed max")
-    with Acquisition(session, o.endpoint(acquisition), recorded=True, keys=keys) as source:
+    with Acquisition(session, o.endpoint(acquisition), recorded=True, keys=keys, tell=say) as source:
         source.wait_for_service(o.seconds(wait))
         for group in groups:
             with opened(group, files) as recording:
@@ -69,6 +69,11 @@ def send_with_bar(
         with ending.unfinished(f"the service keeps what it has of {recording.scan_id}, as an aborted scan"):
             writer = send_scan(source, recording, plan=plan, speed=times, on_tile=sent)
     print(told(source.session, writer), flush=True)
+
+
+def say(text: str) -> None:
+    """Tell a person at a source what it waits for; above the progress bar, if there is one."""
+    print(f"livestem: {text}", file=sys.stderr, flush=True)
 
 
 def told(session: str, writer: ScanWriter) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from livestem.cli import ending
 from livestem.cli import options as o
-from livestem.cli.replay import Speed, Wait, parse_speed, send_with_bar, told
+from livestem.cli.replay import Speed, Wait, parse_speed, say, send_with_bar, told
 from livestem.client.acquisition import Acquisition, new_session
 from livestem.client.endpoints import Endpoint
 from livestem.domain.errors import LivestemError, UsageError
@@ -132,7 +132,7 @@ def _send(
     from livestem.simulator.faulty_source import send_with_faults
 
     def opened(link: FaultyLink) -> Acquisition:
-        source = Acquisition(session, at, recorded=True, link=link, keys=keys)
+        source = Acquisition(session, at, recorded=True, link=link, keys=keys, tell=say)
         try:
             source.wait_for_service(wait_s)
         except LivestemError:
@@ -170,7 +170,8 @@ class _Instrument:
 
         microscope = self._microscope
         link = FaultyLink(self._faults, np.random.default_rng(microscope.seed))
-        with Acquisition(session, at, recorded=True, link=link, on_request=microscope.request, keys=keys) as source:
+        asked = microscope.request
+        with Acquisition(session, at, recorded=True, link=link, on_request=asked, keys=keys, tell=say) as source:
             source.wait_for_service(wait_s)
             print(
                 f"session {source.session}: {microscope.specimen.title}; scans on request at {at.endpoint}", flush=True

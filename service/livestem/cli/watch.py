@@ -12,7 +12,7 @@ import typer
 from livestem.cli import ending
 from livestem.cli import options as o
 from livestem.cli.recordings import FileOptions, opened, with_processing
-from livestem.cli.replay import Wait, send_with_bar
+from livestem.cli.replay import Wait, say, send_with_bar
 from livestem.client.acquisition import Acquisition
 from livestem.domain.errors import RefusedError, SourceError, TransportError, UsageError
 
@@ -43,7 +43,7 @@ def watch(
     watched = Watched(folder, clock=time.monotonic, settle_s=settle, existing=existing)
     left, wait = scans, o.seconds(wait)
     ends = ending.regular() if scans is None else ending.unfinished(f"fewer than {scans} scans have been published")
-    with ends, Acquisition(session, o.endpoint(acquisition), recorded=True, keys=keys) as source:
+    with ends, Acquisition(session, o.endpoint(acquisition), recorded=True, keys=keys, tell=say) as source:
         print(f"watching {folder}, publishing at {acquisition}", file=sys.stderr)
         while left is None or left > 0:
             for group in watched.poll():

@@ -162,7 +162,7 @@ def send_with_faults(
     open_acquisition : callable
         Opens the instrument over a link, ready to send. Called again at a restart, when it must give the same session:
         name the session before, do not let each `Acquisition` choose its own. A `recorded` one is kept open until the
-        service has everything; another is closed at the scan's end, and what the network lost then stays lost.
+        service has everything; another is closed at the scan's end, some seconds later if the last words are lost.
     source : TileSource
     faults : Faults
     plan : ScanPlan, optional
