@@ -13,13 +13,15 @@ PRESET ?= default
 DEMO_ARGS ?=
 SOAK_S ?= 3600
 TEST_ARGS ?=
+FUZZ_S ?= 60
+FUZZ_ARGS ?=
 
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
 # One pip at a time in one environment, and lint before tests.
 .NOTPARALLEL:
-.PHONY: help install install-vgg16 install-all demo test fast lint format schema check accuracy accuracy-quick reliability soak clean
+.PHONY: help install install-vgg16 install-all demo test fast lint format schema check fuzz accuracy accuracy-quick reliability soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand -t 16
@@ -52,6 +54,9 @@ schema: install  ## rewrite the wire's schema.json; refuses a change without a n
 	$(BIN)/python -m livestem.wire.schema
 
 check: lint test  ## what CI runs: lint and test
+
+fuzz: install-all  ## the wire's decoder under coverage-guided fuzzing [FUZZ_S=60]; what it finds lies in build/fuzz
+	$(BIN)/python tests/fuzz/decoder.py --seconds $(FUZZ_S) --found build/fuzz $(FUZZ_ARGS)
 
 accuracy: install-vgg16  ## the table of docs/accuracy.md: most of an hour [WEIGHTS=FILE]
 	$(BIN)/python -m benchmarks.accuracy $(if $(WEIGHTS),--weights $(WEIGHTS))

@@ -16,7 +16,7 @@ import hostile
 EXAMPLES = {name: frames_of(example) for name, example in examples().items()}
 
 # Values at which programs break: edges of integers, floats that are none, names of files, lengths, wrong types.
-_EDGES: list[Any] = [
+EDGES: list[Any] = [
     *(sign * (2**bits) + more for bits in (7, 8, 15, 16, 31, 32, 53, 62) for sign in (1, -1) for more in (-1, 0, 1)),
     *(2**63 - 1, 2**63, 2**64 - 1, -(2**63), 0, 1, -1),
     *(0.0, -0.0, 0.5, 1e-308, 1e308, -1e308, float("nan"), float("inf"), float("-inf")),
@@ -24,7 +24,7 @@ _EDGES: list[Any] = [
     *(None, True, False, b"", b"\xff" * 9, [], {}, [[]], [{}], {"": None}, [0] * 5, {"v": 1}, [0.5, 1.5], [2**40] * 2),
 ]  # fmt: skip
 _scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=8)
-_values = st.sampled_from(_EDGES) | st.recursive(
+_values = st.sampled_from(EDGES) | st.recursive(
     _scalars | st.binary(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
