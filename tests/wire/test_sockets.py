@@ -617,6 +617,43 @@ def test_who_comes_late_sees_the_newest_live_map(hub: Hub, endpoint: Endpoint, c
         assert take(subscriber, 1, m.Live)[0].revision == 2
 
 
+def test_who_comes_in_the_middle_gets_the_newest_live_maps_and_every_final_once(
+    hub: Hub, endpoint: Endpoint, context: zmq.Context[Any], closing: ExitStack
+):
+    """Six join one after the other, while finals and live maps of two scans go on."""
+    joined, over = [], threading.Event()
+
+    def work() -> None:
+        for n in range(1, 2001):
+            hub.publish("s1", numbered(7, n))
+            hub.publish("s1", live_map(n, "ab"[n % 2]))
+            if over.wait(0.002):
+                return
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    closing.callback(thread.join)
+    closing.callback(over.set)
+    for _ in range(6):
+        joined.append(closing.enter_context(Subscriber(endpoint, context=context)))
+        joined[-1].wait_subscribed(10.0)
+    over.set()
+    thread.join()
+    last = hub.publisher("s1").state.last_seq  # type: ignore[union-attr]
+    assert last > 2
+    for subscriber in joined:
+        finals, live = [], set()
+        deadline = time.monotonic() + 10
+        while len(finals) < last or len(live) < 2:
+            assert time.monotonic() < deadline, (len(finals), last, live)
+            message = subscriber.receive(1.0)
+            if message is not None and isinstance(message.header, m.Live):
+                live.add(message.header.scan_id)
+            elif message is not None and isinstance(message.header, m.Reliable):
+                finals.append(message.header.seq)
+        assert finals == list(range(1, last + 1)) and live == {"a", "b"} and subscriber.lost == []
+
+
 def test_a_service_that_starts_again_is_followed(endpoint: Endpoint, context: zmq.Context[Any]):
     with Subscriber(endpoint, context=context) as subscriber:
         for epoch in (7, 8):
