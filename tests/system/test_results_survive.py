@@ -42,6 +42,8 @@ class Heard:
     survivor: Lines  # followed everything, through the kill
     first: Lines  # came after it and asked for the session before anybody had taken it up again
     second: Lines  # came after that
+    pruned: Lines  # asked for a session of which something is no longer kept
+    words: str  # that it was told
 
 
 def scan(service: Service, session: str, name: str) -> None:
@@ -78,6 +80,14 @@ def store_unsent(store: Path, session: str) -> None:
     db.close()
 
 
+def prune_first(store: Path, session: str) -> None:
+    """Let the first final of a session go, as `livestem store prune` does."""
+    db = sqlite3.connect(store / "catalog.sqlite")
+    with db:
+        db.execute("DELETE FROM results WHERE session = ? AND seq = 1", (session,))
+    db.close()
+
+
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Heard]:
     folder = tmp_path_factory.mktemp("survive")
@@ -93,6 +103,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Heard]:
         survivor.until_done(3)
         assert end(service.process, signal.SIGKILL) == -signal.SIGKILL
         store_unsent(service.store, "a")
+        prune_first(service.store, "b")
         again = opened.enter_context(Service(folder / "after", *flags, after=service))
         wait_for(
             lambda: any(line.get("scan_id") == UNSENT for line in survivor.lines()),
@@ -104,19 +115,31 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Heard]:
         first_lines = first.until_done(3)
         assert first.process.wait(20) == 0
         second = opened.enter_context(Listener(again, folder / "second.jsonl", "--session", "a", "--scans", 3))
-        yield Heard(again.store, survivor.until_done(4), first_lines, second.until_done(3))
+        second_lines = second.until_done(3)
+        pruned = opened.enter_context(Listener(again, folder / "pruned.jsonl", "--session", "b", "--scans", 1))
+        pruned_lines = pruned.until_done(1)
+        assert pruned.process.wait(20) == 0 and pruned.process.stderr is not None
+        words = pruned.process.stderr.read()
+        yield Heard(again.store, survivor.until_done(4), first_lines, second_lines, pruned_lines, words)
         again.assert_well()
 
 
 def test_who_lives_through_a_kill_gets_every_final_once(heard: Heard):
     assert numbers(heard.survivor, "a") == kept(heard.store, "a")
-    assert numbers(heard.survivor, "b") == kept(heard.store, "b")
+    assert numbers(heard.survivor, "b")[1:] == kept(heard.store, "b"), "it came before the first was pruned"
 
 
 def test_who_comes_later_gets_the_session_it_asks_for_and_no_other(heard: Heard):
     for lines in (heard.first, heard.second):
         assert numbers(lines, "a") == kept(heard.store, "a")
         assert {line["session"] for line in lines} == {"a"}
+
+
+def test_what_is_no_longer_kept_is_said(heard: Heard):
+    assert numbers(heard.pruned, "b") == kept(heard.store, "b")
+    assert heard.words.splitlines() == [
+        "warning: nobody keeps message 1 of session b any more; see `livestem store list` for its scans"
+    ]
 
 
 def test_a_session_is_let_go_and_carried_on_within_one_start_and_begun_anew_by_the_next(heard: Heard):

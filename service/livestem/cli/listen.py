@@ -15,6 +15,7 @@ from livestem.cli import options as o
 from livestem.domain.names import one_line
 
 if TYPE_CHECKING:
+    from livestem.protocol.effects import Lost
     from livestem.wire.codec import Message
 
 
@@ -36,11 +37,14 @@ def listen(
     from livestem.wire import messages as m
 
     ends = ending.regular() if scans is None else ending.unfinished(f"fewer than {scans} scans have finished")
-    left = scans
+    left, losses = scans, 0
     at, name = o.endpoint(results, server_key), "livestem listen"
     with ends, Subscriber(at, history=history, session=session, name=name, keys=keys) as subscriber:
         subscriber.wait_subscribed(o.seconds(wait))
         for message in subscriber:
+            for gone in subscriber.lost[losses:]:
+                losses += 1
+                print(f"warning: {loss_in_words(gone)}", file=sys.stderr)
             line = as_line(message) if as_json else _safe(in_words(message))
             if line is not None and not _told(line):
                 return
@@ -107,6 +111,12 @@ def in_words(message: Message) -> str | None:
         extra = f" ({header.reason})" if header.reason else ""
         return f"{header.scan_id}  done: {header.status}{extra}, digest {header.digest[:16] or 'none'}"
     return f"{header.level}: {header.text}" if isinstance(header, m.Status) else None
+
+
+def loss_in_words(gone: Lost) -> str:
+    """Return what a person must know of messages that nothing will bring back."""
+    which = f"message {gone.first}" if gone.first == gone.last else f"messages {gone.first} to {gone.last}"
+    return f"nobody keeps {which} of session {gone.session} any more; see `livestem store list` for its scans"
 
 
 def _live(live: Any) -> str:
