@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -37,6 +38,7 @@ from livestem.protocol.track import Track
 from livestem.runtime.accumulator import memory_bytes
 from livestem.runtime.appetite import check_chips, finals_bytes
 from livestem.runtime.recipe import resolve
+from livestem.runtime.segmenter import Segmenter
 from livestem.wire import messages as m
 from livestem.wire.codec import Message, decode
 
@@ -168,6 +170,23 @@ def nobody_is_let_go(limits: Limits, folder: Path) -> bool:
     return len(followed) == 3
 
 
+def nobody_is_published_no_more(limits: Limits, folder: Path) -> bool:
+    """A fourth session is published; beyond, the first goes of those that have no open scan, once no finals wait."""
+    gone: list[str] = []
+    service = SimpleNamespace(
+        settings=SimpleNamespace(limits=limits),
+        _hub=SimpleNamespace(sessions=("s1", "s2", "s3"), let_go=gone.append),
+        _ingest=SimpleNamespace(scans={("s1", "a"): SimpleNamespace(session="s1")}),
+        _finisher=SimpleNamespace(waiting=1),
+    )
+    Segmenter._let_sessions_go(service)  # type: ignore[arg-type]
+    assert gone == []
+    service._finisher.waiting = 0
+    Segmenter._let_sessions_go(service)  # type: ignore[arg-type]
+    assert gone in ([], ["s2"])
+    return not gone
+
+
 def all_are_attached(limits: Limits, folder: Path) -> bool:
     attach = m.Attach(request_id="r", session="s1")
     answering = publisher(limits, 0)
@@ -247,6 +266,7 @@ CASES: list[tuple[str, int | Callable[[], int], Within]] = [
     ("waiting_tiles", 5, counted(STREAM[1:6])),
     ("waiting_bytes", sum(message.nbytes for message in STREAM[1:6]), counted(STREAM[1:6])),
     ("sessions", 3, nobody_is_let_go),
+    ("sessions", 4, nobody_is_published_no_more),
     ("services", 3, all_are_attached),
     ("unacknowledged_bytes", two_sent, nothing_waits),
     ("resend_bytes", 3 * ONE, all_can_be_resent),
@@ -275,6 +295,10 @@ BY_SOCKETS = {
         "test_a_reader_that_does_not_read_costs_its_queue_and_nobody_else_anything",
     ),
 }
+
+
+def test_far_from_the_limit_no_session_goes(tmp_path: Path):
+    assert nobody_is_published_no_more(Limits(sessions=5), tmp_path)  # one place more than is needed
 
 
 def test_every_limit_has_a_case():

@@ -227,7 +227,8 @@ class Segmenter:
             return
         open_ones = {scan.session for scan in self._ingest.scans.values()}
         idle = [session for session in self._hub.sessions if session not in open_ones]
-        for session in idle[: len(self._hub.sessions) + 1 - self.settings.limits.sessions]:
+        too_many = max(0, len(self._hub.sessions) + 1 - self.settings.limits.sessions)
+        for session in idle[:too_many]:
             self._hub.let_go(session)
 
     def _stored(self, session: str) -> Publisher | None:
