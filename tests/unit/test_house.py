@@ -222,7 +222,8 @@ def test_ci_runs_the_check():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     lines = script.read_text(encoding="utf-8").splitlines()
-    assert "set -euo pipefail" in lines and lines[-2:] == ["make check", "make accuracy-quick"]
+    assert "set -euo pipefail" in lines and lines[-3:-1] == ["make check", "make accuracy-quick"]
+    assert re.fullmatch(r"make soak SOAK_S=\d+", lines[-1])
 
 
 def test_the_quick_form_of_the_accuracies_is_what_ci_runs():
