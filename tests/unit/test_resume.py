@@ -177,6 +177,41 @@ def test_an_unfinished_scan_that_is_sent_again_is_made_whole(start, tmp_path, en
     assert verdict.facts == {"already": "complete"} and not house.finished
 
 
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("stored", [False, True])
+def test_what_comes_of_a_scan_that_was_given_up_opens_it_again(start, tmp_path, stored, restart):
+    """A line that was cut for longer than `vanish_s`: the source goes on where it is, and starts nothing anew."""
+    stream = list(messages(plan(), tiles(plan())))
+    wanted = House(tmp_path / "whole")
+    wanted.take(stream)
+    house = start()
+    feed(house, stream[:6])
+    house.ingest.expire(10**9, 60)
+    assert [status for _, status in house.finished] == ["incomplete"]
+    if stored:
+        house.store.keep_results("s1", 1, [done("scan", "incomplete")])
+    if restart:
+        house = start()
+        resumed(house)
+    house.finished.clear()
+    house.take(stream[4:])
+    assert result(house) == result(wanted)
+    assert house.store.known("s1", "scan").status == "open"
+    assert house.count("livestem_tiles_duplicate_total") == 2
+
+
+def test_what_comes_of_a_scan_that_has_ended_does_not_open_it(start):
+    stream = list(messages(plan(), tiles(plan())))
+    house = start()
+    feed(house, [x for x in stream if x is not stream[3]], commit_every=1)
+    house.ingest.settle("s1", 7, 10**6)
+    house.store.keep_results("s1", 1, [done("scan", "incomplete")])
+    house = start()
+    house.take([*stream[4:6], *stream[4:6]])
+    assert not house.finished and not house.ingest.scans
+    assert house.count("livestem_tiles_duplicate_total") == 4
+
+
 def done(scan_id, status):
     """Return a `scan_done` as the publisher numbers it."""
     from livestem.protocol.publisher import Publisher

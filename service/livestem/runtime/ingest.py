@@ -299,17 +299,33 @@ class Ingest:
         if settled is None:
             known = self._store.known(*key)
             if known is not None and known.status != "open":  # finished before this start of ours
-                settled = self._settled[key] = "done"
+                settled = self._settled[key] = "cut off" if known.status == "incomplete" else "done"
+        if settled == "cut off":
+            scan = self._reopened(*key)
+            if scan is not None:
+                return scan
+            settled = self._settled[key] = "done"
         if settled is None:
             for _ in range(self._early.add(message)):
                 self.reject(WireError("limit", f"{len(self._early)} tiles wait for their scan_start"))
         elif settled == "done":
             self._metrics.duplicates.inc()
-        elif settled == "refused":
-            raise WireError("unknown_scan", f"scan {key[1]} was refused")
         else:
-            raise WireError("finished", f"scan {key[1]} was finished without this: its source had been silent too long")
+            raise WireError("unknown_scan", f"scan {key[1]} was refused")
         return None
+
+    def _reopened(self, session: str, scan_id: str) -> OpenScan | None:
+        """Open a scan again that was finished without its end, and of which something comes now; None if it has one."""
+        self._make_room()
+        try:
+            scan = self._opener.late(session, scan_id, len(self.scans))
+        except LivestemError as e:
+            raise WireError("finished", f"scan {scan_id} was finished, its source had been silent too long: {e}") from e
+        if scan is not None:
+            self._take_in(scan)
+            told = notice("scan_resumed", session=session, scan_id=scan_id, tiles=scan.life.tiles)
+            log.warning("scan %s goes on: its source is back", scan_id, extra=told)
+        return scan
 
     def _on(self, scan: OpenScan, event: life.Event) -> None:
         if scan.on(event):

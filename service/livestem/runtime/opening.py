@@ -13,6 +13,8 @@ failed                 others                                it begins anew
 any other              others                                refused
 ====================== ===================================== ==========================================================
 
+A tile of an incomplete scan that was finished without its end opens it again, too: its source was only away.
+
 Where a scan cannot go on because its journal is damaged, it begins anew; what it had is kept beside it.
 """
 
@@ -144,18 +146,45 @@ class Opener:
         elif course.known is not None and scan.status == course.known.status:
             scan.journal.abandon()
             return None
-        try:
-            self._store.reopen(start.session, start.scan_id)
-        except StoreError:
-            scan.journal.abandon()
-            raise
-        return scan
+        return self._marked(scan)
 
     def resume(self, session: str, scan_id: str) -> OpenScan:
         """Open a scan again as its journal has it; errors as of `livestem.runtime.resume.reopen`."""
         known = self._store.known(session, scan_id)
         assert known is not None
         return self._reopened(session, scan_id, known)
+
+    def late(self, session: str, scan_id: str, others: int) -> OpenScan | None:
+        """Open a scan that was finished without its end, because something of it has come after all.
+
+        Returns
+        -------
+        OpenScan or None
+            None if it has ended by its own word, or is not known.
+
+        Raises
+        ------
+        LivestemError
+            If it cannot be had now.
+        """
+        known = self._store.known(session, scan_id)
+        if known is None or known.status not in ("open", "incomplete"):
+            return None
+        check_open(self._limits, others)
+        scan = self._reopened(session, scan_id, known)
+        if scan.end is not None:
+            scan.journal.abandon()
+            return None
+        return self._marked(scan)
+
+    def _marked(self, scan: OpenScan) -> OpenScan:
+        """Note in the catalogue that a scan is open again."""
+        try:
+            self._store.reopen(scan.session, scan.scan_id)
+        except StoreError:
+            scan.journal.abandon()
+            raise
+        return scan
 
     def stored(self, session: str, epoch: int, scans: Collection[OpenScan], settled: Collection[Key]) -> int:
         """Return the seq up to which a session's sender need not repeat anything.
