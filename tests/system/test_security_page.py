@@ -82,7 +82,7 @@ def test_the_commands_of_the_page_open_to_whom_they_should(tmp_path: Path):
         (tmp_path / "stranger").mkdir()
         assert run("keys", "new", "stranger", "--keys", "keys", cwd=tmp_path / "stranger").returncode == 0
         theirs = tmp_path / "desk" / "keys"
-        where = ["listen", "--wait", 1, "--results", service]
+        where = ["listen", "--wait", 3, "--results", service]
         known = ["--server-key", theirs / "segmenter.key"]
         assert_one_clear_line(run(*where, cwd=tmp_path), "it wants keys")
         stranger = tmp_path / "stranger" / "keys"

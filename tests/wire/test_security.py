@@ -470,7 +470,7 @@ def test_what_is_wrong_about_keys_is_said(tcp: Endpoint, ring: Ring, context: zm
     plain, keys = Endpoint(tcp.endpoint), ring.new("viewer")
     for dial in (Subscriber(plain), Instrument(plain)):
         with dial:
-            until(lambda d=dial: "it wants keys: give --keys and --server-key" in advised(d))
+            until(lambda d=dial: "it wants keys (--keys and --server-key)" in advised(d))
     with Subscriber(tcp, keys=keys) as unlisted, pytest.raises(TransportError, match="is our public key in its list"):
         unlisted.wait_subscribed(0.5)
 

@@ -8,6 +8,7 @@ by mistake, and then with them, would never be followed again; so such a line is
 from __future__ import annotations
 
 import contextlib
+import struct
 import time
 
 import zmq
@@ -42,7 +43,7 @@ class Line:
     socket : zmq.Socket
         Set its options, then `dial`.
     mismatched : bool
-        Whether the other side was last heard to have keys and we dial without, or the other way round.
+        Whether handshakes have failed as they do where one side has keys and the other has none.
 
     Raises
     ------
@@ -60,7 +61,9 @@ class Line:
         if server is not None and keys is not None:
             self.socket.curve_serverkey = server.encode()
             self.socket.curve_publickey, self.socket.curve_secretkey = keys.public.encode(), keys.secret.encode()
-        self._monitor = self.socket.get_monitor_socket(_GIVES_UP)
+        # who dials without a key may be hung up on before it knows why
+        telling = _GIVES_UP if server is not None else _GIVES_UP | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        self._monitor = self.socket.get_monitor_socket(telling)
         self._where, self._redial_at = "", 0.0
         self.mismatched = False
 
@@ -82,9 +85,11 @@ class Line:
         """Dial again what ZeroMQ has given up; to be called now and then."""
         with contextlib.suppress(zmq.Again):
             while True:
-                self._monitor.recv_multipart(zmq.NOBLOCK)
+                about, _ = self._monitor.recv_multipart(zmq.NOBLOCK)
                 self.mismatched = True
-                self._redial_at = self._redial_at or time.monotonic() + _REDIAL_S
+                (event,) = struct.unpack_from("=H", about)
+                if event & _GIVES_UP and not self._redial_at:
+                    self._redial_at = time.monotonic() + _REDIAL_S
         if self._redial_at and time.monotonic() >= self._redial_at:
             self._redial_at = 0.0
             with contextlib.suppress(zmq.ZMQError):  # it may have gone already
@@ -120,7 +125,7 @@ def server_key(endpoint: Endpoint, keys: Keys | None) -> str | None:
 def advice(endpoint: Endpoint, mismatched: bool) -> str:
     """Return what to look at about keys if nobody answers at an endpoint; "" if nothing."""
     if endpoint.server_key is None:
-        return "; it wants keys: give --keys and --server-key" if mismatched else ""
+        return "; it wants keys (--keys and --server-key), or is no publisher" if mismatched else ""
     if mismatched:
         return "; it has no keys: start it with --keys, or leave out --server-key"
     return "; is our public key in its list, and is --server-key its own?"
