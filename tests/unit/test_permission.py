@@ -60,5 +60,5 @@ def test_roles_that_are_not_let_in_here_count_for_nothing():
 
 
 def test_every_request_that_a_publisher_is_asked_is_in_the_table():
-    replies = {m.Welcome, m.Attached, m.Resent, m.Gone, m.SnapshotPage, m.Refusal, m.ScanGranted}
+    replies = {m.Welcome, m.Attached, m.Resent, m.Gone, m.Coming, m.SnapshotPage, m.Refusal, m.ScanGranted}
     assert {type(r) for r in REQUESTS.values()} == set(m.TALK) - replies
