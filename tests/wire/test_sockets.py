@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -201,6 +204,25 @@ def test_a_port_in_use(closing: ExitStack):
         squatter.bind(f"tcp://127.0.0.1:{port + 1}")
         with pytest.raises(TransportError, match=f"{port + 1} is in use"):
             Acquisition("s2", endpoint)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="ipc:// is of POSIX systems")
+def test_a_path_in_use_is_not_taken_away_and_one_left_behind_is_replaced(tmp_path: Path, serve: Serve):
+    here = Endpoint(f"ipc://{tmp_path / 's'}")
+    with Acquisition("s1", here, recorded=True) as acquisition:
+        for taken in (here, Endpoint(f"ipc://{tmp_path / 'free'}", here.endpoint)):
+            with pytest.raises(TransportError, match="in use by another program") as caught:
+                Acquisition("s2", taken)
+            assert one_line(caught.value)
+        serve(here)
+        acquisition.wait_for_service(10.0)  # it has lost nothing by that
+    left = tmp_path / "left"
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(left))
+    assert left.exists()
+    for again in (here, Endpoint(f"ipc://{left}")):
+        with Acquisition("s2", again):
+            pass
 
 
 @pytest.mark.parametrize("where", ["tcp://0.0.0.0:5999", "tcp://*:5999", "tcp://192.168.1.5:5999", "tcp://[::]:5999",

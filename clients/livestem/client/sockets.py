@@ -14,6 +14,9 @@ HEARTBEAT_*         a line that was cut without a word (half-open) is noticed on
 
 from __future__ import annotations
 
+import socket as system
+import sys
+
 import zmq
 
 from livestem.client.endpoints import refuse_open_bind
@@ -48,6 +51,7 @@ def bound(context: Context, kind: int, endpoint: str, limits: Limits, guard: Gua
     """
     if guard is None:
         refuse_open_bind(endpoint)
+    _refuse_taken_path(endpoint)
     socket = context.socket(kind)
     common(socket, limits.talk_bytes)
     socket.setsockopt(zmq.RCVHWM, _WAITING)
@@ -62,6 +66,22 @@ def bound(context: Context, kind: int, endpoint: str, limits: Limits, guard: Gua
         why = "is in use by another program" if e.errno == zmq.EADDRINUSE else f"cannot be bound ({e.strerror})"
         raise TransportError(f"{endpoint} {why}; stop that program or choose another endpoint") from e
     return socket
+
+
+def _refuse_taken_path(endpoint: str) -> None:
+    """Raise `TransportError` if somebody listens at an ``ipc://`` path: ZeroMQ would take it away without a word.
+
+    The file that a killed program has left behind is nobody's, and ZeroMQ replaces it.
+    """
+    if not endpoint.startswith("ipc://") or sys.platform == "win32":  # there are no such paths there
+        return
+    path = endpoint.removeprefix("ipc://")
+    with system.socket(system.AF_UNIX, system.SOCK_STREAM) as probe:
+        try:
+            probe.connect("\0" + path[1:] if path.startswith("@") else path)
+        except OSError:  # not there, left behind, or no path that could be bound: ZeroMQ will tell
+            return
+    raise TransportError(f"{endpoint} is in use by another program; stop that program or choose another endpoint")
 
 
 def unbind(socket: Socket) -> None:
