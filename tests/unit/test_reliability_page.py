@@ -1,0 +1,79 @@
+"""The tables of docs/reliability.md: made from results, none of them edited, none of them telling of a loss."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from benchmarks.reliability import page
+from benchmarks.reliability.cases import Blow, Case, Outcome
+from benchmarks.reliability.drawn import Tally
+from benchmarks.reliability.kills import Kill
+from benchmarks.reliability.kills import Outcome as Killed
+from benchmarks.reliability.link import CALM
+from benchmarks.reliability.matrix import Case as Cell
+from benchmarks.reliability.matrix import Outcome as Cold
+from benchmarks.reliability.matrix import every_case, some_cases
+from benchmarks.reliability.proxy import BLOWS
+from benchmarks.reliability.soak import Sample, Soak
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+
+
+def json_of(**found: object) -> dict[str, object]:
+    return msgspec.json.decode(msgspec.json.encode({"command": "c", "took_s": 60.0, **found}))  # type: ignore[no-any-return]
+
+
+def test_cases_are_counted_by_fault():
+    tally = Tally()
+    cut = Case(1, (3,), True, CALM, CALM, (Blow("cut", 1.0, 1.0),))
+    tally.add(cut, Outcome(whole=1, told=0, silent=()))
+    tally.add(cut, Outcome(whole=0, told=1, silent=("scan0: a recording lacks (1,)",)))
+    table = page.cases(json_of(all=tally.all, by_fault=tally.by_fault))
+    assert "| in all | 2 | 1 | 1 | 1 |" in table and "| cut | 2 | 1 | 1 | 1 |" in table
+
+
+def test_a_loss_is_told_in_every_table():
+    bad = Cold(Cell("drop", "cut", "service's XPUB", "single frame"), "complete", False, 0, ("another digest",), 1.0)
+    assert "| drop | virtual microscope | 1 | 0 | 0 | 1 | 1.0 s |" in page.matrix(json_of(outcomes=[bad]))
+    killed = Killed(Kill("service", "finals", 0.5), "complete", False, 0, ("another digest",), 1.0)
+    assert "| service | finals | 1 | 0 | 1 | 1 |" in page.kills(json_of(outcomes=[killed]))
+    grown = Soak(100.0, 9, 9, 1, tuple(Sample(float(i), 300.0 + i, 40, 12, 0.05, 0.2) for i in range(100)), ())
+    assert "memory grew by" in page.soak(json_of(soak=grown)).splitlines()[-1]
+
+
+def test_a_page_keeps_its_words_and_the_tables_of_what_was_not_run(tmp_path: Path):
+    words = (
+        "before\n<!-- kills begin -->\nold\n<!-- kills end -->\nbetween\n<!-- soak begin -->\nkept\n<!-- soak end -->\n"
+    )
+    (tmp_path / "page.md").write_text(words, encoding="utf-8")
+    (tmp_path / "kills.json").write_bytes(msgspec.json.encode(json_of(outcomes=[])))
+    assert page.rewrite(tmp_path / "page.md", tmp_path) == ["kills"]
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "old" not in text and "kept" in text and text.startswith("before\n") and "between" in text
+
+
+def test_the_matrix_has_every_blow_at_every_place_and_its_small_part_something_of_each():
+    cells = list(every_case())
+    assert len(cells) == len(set(cells)) == 2 * 9 * (1 + 4 * 4)
+    part = some_cases()
+    for name in ("microscope", "blow", "place", "frames"):
+        assert {getattr(c, name) for c in part} == {getattr(c, name) for c in cells} - {None}
+    assert {c.blow for c in part} == set(BLOWS)
+
+
+@pytest.mark.parametrize("part", ["cases", "matrix", "kills"])
+def test_the_page_tells_of_no_silent_loss(part: str):
+    begin, end = page.MARKS[part]
+    text = PAGE.read_text(encoding="utf-8")
+    table = text[text.index(begin) : text.index(end)]
+    header, _, *rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    column = header.index("lost silently")
+    assert rows and all(row[column] == "0" for row in rows)
+
+
+def test_the_page_is_of_ten_thousand_cases():
+    found = re.search(r"(\d+) cases in", PAGE.read_text(encoding="utf-8"))
+    assert found is not None and int(found[1]) >= 10_000
