@@ -7,6 +7,8 @@ The exit code is 1 if anything was lost silently, differed, or leaked.
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import sys
 import tempfile
 import time
@@ -50,10 +52,16 @@ def _matrix(asked: argparse.Namespace) -> bool:
 
     began = time.perf_counter()
     cases = some_cases() if asked.quick else list(every_case())
-    with tempfile.TemporaryDirectory(prefix="livestem-matrix-") as folder:
-        outcomes = run_matrix(cases, Path(folder), told=_say)
     command = f"python -m benchmarks.reliability matrix{' --quick' if asked.quick else ''}"
-    _write(asked, "matrix", began, command=command, outcomes=outcomes)
+    outcomes: list[Any] = []
+
+    def told(outcome: Any) -> None:
+        _say(outcome)
+        outcomes.append(outcome)
+        _write(asked, "matrix", began, command=command, outcomes=outcomes)
+
+    with tempfile.TemporaryDirectory(prefix="livestem-matrix-") as folder:
+        run_matrix(cases, Path(folder), told)
     return not any(outcome.wrong for outcome in outcomes)
 
 
@@ -61,10 +69,16 @@ def _kills(asked: argparse.Namespace) -> bool:
     from benchmarks.reliability.kills import run_kills
 
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="livestem-kills-") as folder:
-        outcomes = run_kills(asked.kills, Path(folder), asked.seed, told=_say)
     command = f"python -m benchmarks.reliability kills --kills {asked.kills} --seed {asked.seed}"
-    _write(asked, "kills", began, command=command, outcomes=outcomes)
+    outcomes: list[Any] = []
+
+    def told(outcome: Any) -> None:
+        _say(outcome)
+        outcomes.append(outcome)
+        _write(asked, "kills", began, command=command, outcomes=outcomes)
+
+    with tempfile.TemporaryDirectory(prefix="livestem-kills-") as folder:
+        run_kills(asked.kills, Path(folder), asked.seed, told)
     return not any(outcome.wrong for outcome in outcomes)
 
 
@@ -92,7 +106,9 @@ _PARTS: dict[str, Callable[[argparse.Namespace], bool]] = {
 
 
 def _write(asked: argparse.Namespace, part: str, began: float, **found: Any) -> None:
+    """Write what is there so far: a run that is broken off has its results up to then."""
     found["took_s"] = round(time.perf_counter() - began, 1)
+    found["machine"] = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
     (asked.out / f"{part}.json").write_bytes(msgspec.json.encode(found))
 
 

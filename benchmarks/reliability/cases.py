@@ -2,7 +2,8 @@
 
 Whatever happens in the first seconds, the network is calm and everybody is up again after them, and soon:
 
-1. every scan of which the service knows is finished;
+1. every scan of which the service knows is finished; one that it never heard of is of an instrument whose every tile
+   was let go or died with its program;
 2. what its finals were made of is what the source measured, tile by tile, and what they lack is told, tile by tile:
    nothing at all of a recorded source; of an instrument only what its full buffer had let go of, or what died with it;
 3. the observer that was there all the time, and the one that came last, have every final once and in order.
@@ -14,11 +15,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
+from benchmarks.reliability.adapters import Adapter, Scan
 from benchmarks.reliability.link import CALM, CHANNELS, Link, Weather
-from benchmarks.reliability.machines import VANISH_S, Adapter, Observer, Scan, Service, opened
+from benchmarks.reliability.observers import Observer
+from benchmarks.reliability.served import opened
+from benchmarks.reliability.services import VANISH_S, Service
 
 from livestem.domain.limits import Limits
 from livestem.protocol.resend import Frames
@@ -29,7 +33,15 @@ STORM_S = 4.0  # faults happen within this time
 SETTLED_S = 90.0  # of calm: a case that is not at rest then never will be
 TILE_BYTES = 260  # of one tile message, about
 
-Kind = Literal["cut", "half-open", "service killed", "killed before sending", "adapter killed", "observer leaves"]
+Kind = Literal[
+    "cut",
+    "half-open",
+    "service killed",
+    "killed before sending",
+    "adapter killed",
+    "observer leaves",
+    "observer stalls",
+]
 KINDS: tuple[Kind, ...] = (
     "cut",
     "half-open",
@@ -37,17 +49,19 @@ KINDS: tuple[Kind, ...] = (
     "killed before sending",
     "adapter killed",
     "observer leaves",
+    "observer stalls",
 )
 
 
 @dataclass(frozen=True)
 class Blow:
-    """Something that happens at a time, s, and lasts so long, s; `place` says to which link or channel."""
+    """Something that happens at a time, s, and lasts so long, s; `link` and `channel` say where."""
 
     kind: Kind
     at_s: float
     length_s: float
-    place: int = 0
+    link: int = 0
+    channel: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,7 @@ class Outcome:
 
     whole: int  # scans whose finals lack nothing
     told: int  # scans whose finals tell exactly what they lack
+    unheard: int  # scans of which nothing ever reached the service, and nothing could
     silent: tuple[str, ...]  # what was lost without a word, or told wrongly: must be empty
 
 
@@ -109,7 +124,7 @@ class World:
     @property
     def rested(self) -> bool:
         """Whether the source has sent all, no scan is open, and the observers have every final."""
-        if not self.adapter.finished or self.service.disk.scans or self._comes_back:
+        if not self.adapter.finished or self.service.open or self._comes_back:
             return False
         if self.adapter.sent_all is not None and not self.service.has(*self.adapter.sent_all):
             return False
@@ -138,14 +153,15 @@ class World:
         self.adapter.step(self.now)
         self.service.step(self.now)
         for observer in self._observers:
-            observer.step(self.now)
+            if self.now >= observer.stalled_until:
+                observer.step(self.now)
 
     def _strike(self, blow: Blow) -> None:
-        link = (self.acquisition, *self._links)[blow.place % (1 + len(self._links))]
+        link = (self.acquisition, *self._links)[blow.link % (1 + len(self._links))]
         if blow.kind == "cut":
             link.cut(CHANNELS, blow.length_s)
         elif blow.kind == "half-open":
-            link.cut((CHANNELS[blow.place % len(CHANNELS)],), blow.length_s)
+            link.cut((CHANNELS[blow.channel % len(CHANNELS)],), blow.length_s)
         elif blow.kind == "service killed":
             self.service.kill()
             self._comes_back.append((self.now + blow.length_s, "service"))
@@ -154,6 +170,8 @@ class World:
         elif blow.kind == "adapter killed":
             self.adapter.kill()
             self._comes_back.append((self.now + blow.length_s, "adapter"))
+        elif blow.kind == "observer stalls":
+            self.constant.stalled_until = self.now + blow.length_s
         else:
             self._observers.remove(self.last)
             self.last = self._observe()
@@ -184,6 +202,8 @@ class World:
                     self.results.at = link
                     self.service.hear(message.header)
                     self.results.at = None
+            elif self.now < observer.stalled_until:
+                pass  # its queue is full: what is published is dropped, and replies too
             elif channel == "pub":
                 observer.published(message, self.now)
             else:
@@ -229,14 +249,17 @@ def run(case: Case) -> Outcome:
     world.run()
     disk, adapter = world.service.disk, world.adapter
     wrong: list[str] = []
+    unheard = 0
     for scan in adapter.scans:
         if scan.name not in disk.finished:
+            unheard += 1
+            wrong += [f"{scan.name}: tile {y} was to be had" for y in range(scan.tiles) if _owed(adapter, scan, y)]
             continue
         tiles, missing = disk.finished[scan.name], disk.missing[scan.name]
         wrong += [f"{scan.name}: tile {y} holds {v}" for y, v in tiles.items() if v != scan.value(y)]
         if set(tiles) | set(missing) != set(range(scan.tiles)) or set(tiles) & set(missing):
             wrong.append(f"{scan.name}: {sorted(tiles)} and {missing} are not the scan")
-        wrong += [f"{scan.name}: tile {y} was to be had" for y in missing if (scan.name, y) not in adapter.excused]
+        wrong += [f"{scan.name}: tile {y} was to be had" for y in missing if _owed(adapter, scan, y)]
         if missing and adapter.recorded:
             wrong.append(f"{scan.name}: a recording lacks {missing}")
         for observer in (world.constant, world.last):
@@ -245,12 +268,12 @@ def run(case: Case) -> Outcome:
     for observer in (world.constant, world.last):
         wrong += [f"an observer was told that {lost} is lost" for lost in observer.lost]
     told = sum(bool(missing) for missing in disk.missing.values())
-    return Outcome(len(disk.missing) - told, told, tuple(wrong))
+    return Outcome(len(disk.missing) - told, told, unheard, tuple(wrong))
 
 
-def shorter(case: Case, **changes: object) -> Case:
-    """Return a changed case, to look into a failure."""
-    return replace(case, **changes)  # type: ignore[arg-type]
+def _owed(adapter: Adapter, scan: Scan, tile: int) -> bool:
+    """Return whether the service could have had a tile."""
+    return adapter.recorded or (scan.name, tile) not in adapter.excused
 
 
 assert VANISH_S > STORM_S  # an outage within the storm ends no scan of a source that comes back

@@ -1,6 +1,6 @@
 """Cases drawn by hypothesis, which also finds the smallest one that fails; counted by what struck in them.
 
-``python -m benchmarks.reliability cases --n 10000 --seed 1`` runs them; the same seed draws the same cases. A failure
+``python -m benchmarks.reliability cases --cases 10000 --seed 1`` runs them; the same seed draws the same cases. A failure
 prints the smallest case that fails in the same way: ``run(Case(...))`` runs it again.
 """
 
@@ -26,7 +26,8 @@ blows = st.builds(
     kind=st.sampled_from(KINDS),
     at_s=st.floats(0.0, STORM_S, width=32),
     length_s=st.sampled_from([0.0, 0.3, 1.0, 2.0]),
-    place=st.integers(0, 5),
+    link=st.integers(0, 2),
+    channel=st.integers(0, 2),
 )
 cases = st.builds(
     Case,
@@ -48,6 +49,7 @@ class Struck:
     cases: int = 0
     whole: int = 0
     told: int = 0
+    unheard: int = 0
     silent: int = 0
 
     def add(self, outcome: Outcome) -> None:
@@ -55,6 +57,7 @@ class Struck:
         self.cases += 1
         self.whole += outcome.whole
         self.told += outcome.told
+        self.unheard += outcome.unheard
         self.silent += len(outcome.silent)
 
 

@@ -10,7 +10,7 @@ phase            the kill comes
 before           when the source is attached and nothing, or next to nothing, is counted in
 tiles            when a share of the scan's tiles that was drawn is counted in
 end              at once when the last tile is counted in
-finals           within the time that finals take, after the last tile
+finals           within the time that the finals of the clean scan took, after the last tile
 after            as soon as the result is in its folder: between storing and publishing, or later
 ===============  ====================================================================================================
 """
@@ -23,7 +23,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -41,7 +41,6 @@ PHASES: dict[Victim, tuple[Phase, ...]] = {
 }
 FRAMES, SPEED = 4, 1.0  # of a quarter of the demo's pixels: some seconds of sending
 _ROOT = Path(__file__).parents[2]
-FINALS_S = 1.0  # what finals of this scan take at most
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,8 @@ class Outcome:
     missing_rows: int
     wrong: tuple[str, ...]
     took_s: float
+    tiles_there: float = 0.0  # counted in at the kill, of a service that could still be asked
+    result_there: bool = False  # in its folder at the kill
 
 
 def drawn(n: int, seed: int) -> Iterator[Kill]:
@@ -97,32 +98,42 @@ class Kills:
         with Service(folder / "clean") as service:
             result = service.replay_fully(self._recorded)
             self._tiles = service.metric("livestem_tiles_received_total")
+            self._finals_s = service.metric("livestem_stage_duration_seconds_sum", stage="finals")
         self._clean = json.loads((result / "result.json").read_bytes())
 
     def run(self, kill: Kill) -> Outcome:
-        """Do one kill, and see what comes of it."""
+        """Do one kill, and see what comes of it; what does not come in time is wrong."""
         began = time.monotonic()
         self._number += 1
-        folder = self._folder / f"kill-{self._number}"
-        service = Service(folder)
+        service = Service(self._folder / f"kill-{self._number}")
+        sources: list[subprocess.Popen[str]] = []
         try:
-            with Subscriber(service.results, session="sitting") as subscriber:
-                source = self._source(kill, service)
-                self._wait(kill, service, source)
-                if kill.victim == "service":
-                    end(service.process, signal.SIGKILL)
-                    service.restart()
-                else:
-                    end(source, signal.SIGKILL)
-                    source = self._source(kill, service)
-                code = source.wait(120)
-                outcome = self._judged(kill, service, subscriber, code, began)
-            service.assert_well()
+            found = self._run(kill, service, sources)
+        except (AssertionError, subprocess.TimeoutExpired) as e:
+            found = Outcome(kill, "none", False, 0, (f"{type(e).__name__}: {str(e)[:500]}",), 0.0)
         finally:
             end(service.process)
-            if source.poll() is None:
+            for source in sources:
                 end(source, signal.SIGKILL)
-        return outcome
+        return replace(found, took_s=round(time.monotonic() - began, 1))
+
+    def _run(self, kill: Kill, service: Service, sources: list[subprocess.Popen[str]]) -> Outcome:
+        with Subscriber(service.results, session="sitting") as subscriber:
+            sources.append(self._source(kill, service))
+            self._wait(kill, service, sources[0])
+            tiles = service.metric("livestem_tiles_received_total")
+            there = (service.store / "sitting" / self._clean["scan_id"] / "result.json").is_file()
+            if kill.victim == "service":
+                end(service.process, signal.SIGKILL)
+                service.restart()
+                service.wait_ready()
+            else:
+                end(sources[0], signal.SIGKILL)
+                sources.append(self._source(kill, service))
+            code = sources[-1].wait(120)
+            found = self._judged(kill, service, subscriber, code)
+        service.assert_well()
+        return replace(found, tiles_there=tiles / self._tiles, result_there=there)
 
     def _source(self, kill: Kill, service: Service) -> subprocess.Popen[str]:
         simulated = ("simulate", "--sample", self._specimen, "--frames", FRAMES)
@@ -145,9 +156,9 @@ class Kills:
             time.sleep(0.1 * kill.share)
         else:
             _reached(service, self._tiles)
-            time.sleep(FINALS_S * kill.share if kill.phase == "finals" else 0.0)
+            time.sleep(1.1 * self._finals_s * kill.share if kill.phase == "finals" else 0.0)
 
-    def _judged(self, kill: Kill, service: Service, subscriber: Subscriber, code: int, began: float) -> Outcome:
+    def _judged(self, kill: Kill, service: Service, subscriber: Subscriber, code: int) -> Outcome:
         folder = service.finished("sitting", self._clean["scan_id"])
         result = json.loads((folder / "result.json").read_bytes())
         same = result["digest"] == self._clean["digest"]
@@ -156,8 +167,7 @@ class Kills:
             wrong.append(f"the source ended with {code}: {(service.folder / 'source.log').read_text('utf-8')[-300:]}")
         if not same or result["status"] != "complete":
             wrong.append(f"{result['status']}, digest {result['digest'][:12]}")
-        took_s = round(time.monotonic() - began, 1)
-        return Outcome(kill, result["status"], same, len(result["missing_tiles"]), tuple(wrong), took_s)
+        return Outcome(kill, result["status"], same, len(result["missing_tiles"]), tuple(wrong), 0.0)
 
 
 def _reached(service: Service, tiles: float) -> None:

@@ -4,6 +4,9 @@ A case is a scan of one frame or of several, sent by an instrument with a fault 
 the end either the digest is that of the scan without a fault, or the result tells exactly what is missing: of a scan
 that was aborted, all that was not sent; of one whose instrument vanished, all that is not in the journal, in which is
 at least all that was acknowledged. And the subscriber, behind its own two proxies, has every final exactly once.
+
+A proxy before the adapter strikes in the middle of the scan, one behind the service at its last tile, when the finals
+are about to come. A blow that did nothing (no connection reset, no byte delayed) makes its case a wrong one.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from benchmarks.reliability.proxy import BLOWS, Blow
 
 from livestem.client import Acquisition, Subscriber
 from livestem.client.replay import send_scan
-from livestem.domain.errors import TransportError
+from livestem.domain.errors import LivestemError, TransportError
 from livestem.domain.tiles import HaadfTile, Tile, height
 from livestem.runtime.journal import JournalRecording
 from livestem.simulator import Simulation, load_specimen
@@ -34,7 +37,7 @@ SIDE, ROWS = 48, 4  # pixels of a scan's side, and rows of a tile: enough messag
 FRAMES = {"single frame": 1, "multi-frame": 4}
 VANISH_S = 4.0  # four missed heartbeats: who is merely cut off is not taken for gone
 PACE_S = 0.004  # between tiles, so that a blow in the middle of a scan has a middle to strike in
-BLOW_S = 1.0
+BLOW_S, DELAY_S = 1.0, 0.05
 MICROSCOPE = ("none", "drop", "dup", "corrupt", "reorder", "stall", "abort", "restart", "vanish")
 
 Place = tuple[str, int, int, int]  # modality, frame, first row, rows
@@ -52,7 +55,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it; `wrong` is what was lost silently or told wrongly, and must be empty."""
+    """What came of it; `wrong` is what was lost silently or told wrongly, and must be empty.
+
+    `resets` and `lost_bytes` are what the proxy did.
+    """
 
     case: Case
     status: str
@@ -60,6 +66,8 @@ class Outcome:
     missing_rows: int
     wrong: tuple[str, ...]
     took_s: float
+    resets: int = 0
+    lost_bytes: int = 0
 
 
 def every_case() -> Iterator[Case]:
@@ -121,22 +129,41 @@ class Matrix:
         self._clean = {name: self._clean_digest(name) for name in FRAMES}
 
     def run(self, case: Case) -> Outcome:
-        """Run one case."""
+        """Run one case; what does not come in time is wrong, and the next one has a calm network again."""
         began = time.monotonic()
+        proxy = self._at.proxies.get(case.place or "")
+        before = (proxy.resets, proxy.lost, proxy.delayed) if proxy is not None else (0, 0, 0)
+        try:
+            found = self._run(case)
+        except (AssertionError, LivestemError) as e:
+            found = Outcome(case, "none", False, 0, (f"{type(e).__name__}: {str(e)[:500]}",), 0.0)
+        self._at.calm()
+        after = (proxy.resets, proxy.lost, proxy.delayed) if proxy is not None else (0, 0, 0)
+        resets, lost, delayed = (b - a for a, b in zip(before, after, strict=True))
+        took_s = round(time.monotonic() - began, 2)
+        found = replace(found, took_s=took_s, resets=resets, lost_bytes=lost)
+        if case.blow is not None and not (delayed if case.blow == "delay" else resets + lost):
+            return replace(found, wrong=(*found.wrong, "the blow did nothing"))
+        return found
+
+    def _run(self, case: Case) -> Outcome:
         session = f"case-{next(self._numbers)}"
         scan = self._scans[case.frames]
         with Subscriber(self._at.results, session=session) as subscriber:
             subscriber.wait_subscribed(20)
             sent, acknowledged = self._send(case, scan, session)
-            self._at.calm()
             heard = _heard(subscriber)
-        return self._judged(case, session, scan, sent, acknowledged, heard, time.monotonic() - began)
+            if case.place is not None:
+                wait_for(lambda: self._at.proxies[case.place or ""].resting, 10.0, "the blow did not end")
+                heard += _more(subscriber)
+        return self._judged(case, session, scan, sent, acknowledged, heard)
 
-    def _send(self, case: Case, scan: Scan, session: str) -> tuple[set[Place], int]:
+    def _send(self, case: Case, scan: Scan, session: str) -> tuple[list[Place], int]:
         """Send a scan with its fault and its blow; return what was sent last, and how much of it was acknowledged."""
         opened: list[Acquisition] = []
         sent: list[Place] = []
-        middle = len(scan.places) // 2
+        whole = len(scan.places)
+        moment = whole // 2 if case.place in PLACES[:2] else whole
 
         def open_(link: FaultyLink) -> Acquisition:
             acquisition = Acquisition(session, self._at.bind, recorded=True, link=link)
@@ -145,10 +172,14 @@ class Matrix:
             sent.clear()
             return acquisition
 
+        def strike() -> None:
+            if case.blow is not None and case.place is not None:
+                self._at.proxies[case.place].strike(case.blow, DELAY_S if case.blow == "delay" else BLOW_S)
+
         def on_tile(tile: Tile) -> None:
             sent.append(place(tile))
-            if case.blow is not None and case.place is not None and len(sent) == middle and len(opened) == 1:
-                self._at.proxies[case.place].strike(case.blow, 0.05 if case.blow == "delay" else BLOW_S)
+            if len(sent) == moment and len(opened) == 1:
+                strike()
             time.sleep(PACE_S)
 
         try:
@@ -156,17 +187,12 @@ class Matrix:
         except TransportError:
             if case.microscope != "vanish":
                 raise
-        return set(sent), opened[-1].acknowledged
+        if len(sent) < moment or (len(opened) > 1 and moment == whole):
+            strike()  # the scan was cut off before its last tile, or sent anew: its finals are still to come
+        return sent, opened[-1].acknowledged
 
     def _judged(
-        self,
-        case: Case,
-        session: str,
-        scan: Scan,
-        sent: set[Place],
-        acknowledged: int,
-        heard: list[m.Header],
-        took_s: float,
+        self, case: Case, session: str, scan: Scan, sent: list[Place], acknowledged: int, heard: list[m.Header]
     ) -> Outcome:
         folder = self._at.service.finished(session, scan.scan_id)
         result = json.loads((folder / "result.json").read_bytes())
@@ -180,13 +206,13 @@ class Matrix:
             wrong.append(f"status {result['status']}, not {expected}")
         if missing != lines(scan.places - here):
             wrong.append("what is told missing is not what the journal lacks")
-        if case.microscope == "abort" and here != sent:
-            wrong.append(f"{len(sent - here)} tiles that were sent are not there")
-        if case.microscope == "vanish" and len(here) < acknowledged - 1:
+        if case.microscope == "abort" and here != set(sent):
+            wrong.append(f"{len(set(sent) - here)} tiles that were sent are not there")
+        if case.microscope == "vanish" and not set(sent[: max(0, acknowledged - 1)]) <= here:  # the first is its start
             wrong.append("something acknowledged is not there")
         if expected == "complete" and not same:
             wrong.append("another digest")
-        return Outcome(case, result["status"], same, len(missing), tuple(wrong), round(took_s, 2))
+        return Outcome(case, result["status"], same, len(missing), tuple(wrong), 0.0)
 
     def _clean_digest(self, frames: str) -> str:
         scan, session = self._scans[frames], f"clean-{FRAMES[frames]}"
@@ -239,6 +265,12 @@ def _heard(subscriber: Subscriber) -> list[m.Header]:
         return bool(found) and isinstance(found[-1], m.ScanDone)
 
     wait_for(done, 60.0, "no scan_done was heard")
+    return found + _more(subscriber)
+
+
+def _more(subscriber: Subscriber) -> list[m.Header]:
+    """Return the reliable messages that still come."""
+    found: list[m.Header] = []
     while (message := subscriber.receive(0.3)) is not None:
         if isinstance(message.header, m.Reliable):
             found.append(message.header)

@@ -29,11 +29,15 @@ def cases(run: dict[str, Any]) -> str:
     """Return the table of the cases without sockets."""
     rows = [["in all", run["all"]], *sorted(run["by_fault"].items())]
     lines = [
-        f"`{run['command']}`: {run['all']['cases']} cases in {run['took_s']:.0f} s.",
+        *_run(run),
+        f"{run['all']['cases']} cases in {run['took_s']:.0f} s; {run['machine']}.",
         "",
-        "| fault | cases | scans whole | scans that tell what they lack | lost silently |",
-        "| --- | ---: | ---: | ---: | ---: |",
-        *(f"| {name} | {r['cases']} | {r['whole']} | {r['told']} | {r['silent']} |" for name, r in rows),
+        "| fault | cases | scans whole | tell what they lack | never reached the service | lost silently |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {name} | {r['cases']} | {r['whole']} | {r['told']} | {r['unheard']} | {r['silent']} |"
+            for name, r in rows
+        ),
     ]
     return "\n".join(lines)
 
@@ -42,10 +46,12 @@ def matrix(run: dict[str, Any]) -> str:
     """Return the table of the matrix: by the microscope's fault and by the network's."""
     outcomes = run["outcomes"]
     lines = [
-        f"`{run['command']}`: {len(outcomes)} cases in {run['took_s'] / 60:.0f} min.",
+        *_run(run),
+        f"{len(outcomes)} cases in {run['took_s'] / 60:.0f} min; {run['machine']}.",
         "",
-        "| fault | where | cases | same digest | exact list of what is missing | lost silently | time, median |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| fault | where | cases | same digest | exact list of what is missing | lost silently, or told wrongly "
+        "| connections reset | bytes lost in them | time, median |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for outcome in outcomes:
@@ -59,17 +65,22 @@ def matrix(run: dict[str, Any]) -> str:
         told = sum(not o["same_digest"] and not o["wrong"] for o in found)
         took = statistics.median(o["took_s"] for o in found)
         wrong = sum(bool(o["wrong"]) for o in found)
-        lines.append(f"| {fault} | {where} | {len(found)} | {same} | {told} | {wrong} | {took:.1f} s |")
+        resets, lost = (sum(o[key] for o in found) for key in ("resets", "lost_bytes"))
+        lines.append(
+            f"| {fault} | {where} | {len(found)} | {same} | {told} | {wrong} | {resets} | {lost} | {took:.1f} s |"
+        )
     return "\n".join(lines)
 
 
 def kills(run: dict[str, Any]) -> str:
     """Return the kill table."""
     lines = [
-        f"`{run['command']}`: {len(run['outcomes'])} kills in {run['took_s'] / 60:.0f} min.",
+        *_run(run),
+        f"{len(run['outcomes'])} kills in {run['took_s'] / 60:.0f} min; {run['machine']}.",
         "",
-        "| killed | phase | kills | same digest | other digest | lost silently |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| killed | phase | kills | of them with the result in its folder | same digest | other digest "
+        "| lost silently, or told wrongly |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for outcome in run["outcomes"]:
@@ -77,7 +88,8 @@ def kills(run: dict[str, Any]) -> str:
     for (victim, phase), found in sorted(groups.items()):
         same = sum(o["same_digest"] for o in found)
         wrong = sum(bool(o["wrong"]) for o in found)
-        lines.append(f"| {victim} | {phase} | {len(found)} | {same} | {len(found) - same} | {wrong} |")
+        there = sum(o["result_there"] for o in found)
+        lines.append(f"| {victim} | {phase} | {len(found)} | {there} | {same} | {len(found) - same} | {wrong} |")
     return "\n".join(lines)
 
 
@@ -88,8 +100,10 @@ def soak(run: dict[str, Any]) -> str:
     third = max(1, len(warm) // 3)
     parts = {"start": warm[:third], "middle": warm[third : 2 * third], "end": warm[-third:]}
     lines = [
-        f"`{run['command']}`: {found.seconds / 60:.0f} min, {found.scans} scans, {found.subscribers} subscribers came "
-        f"and went, {found.cuts} lines were cut; the first {WARM:.0%} is warm-up. Medians of each third of the rest.",
+        *_run(run),
+        f"{found.seconds / 60:.0f} min, {found.scans} scans, {found.subscribers} subscribers came "
+        f"and went, {found.cuts} lines were cut; {run['machine']}. "
+        f"The first {WARM:.0%} is warm-up. Medians of each third of the rest.",
         "",
         "| | start | middle | end |",
         "| --- | ---: | ---: | ---: |",
@@ -109,6 +123,11 @@ def soak(run: dict[str, Any]) -> str:
     lines += ["", f"Memory grew by {found.growth_mib:.1f} MiB in {(1 - WARM) * found.seconds / 60:.0f} min after it "
               f"({allowed} may be noise): {verdict}."]  # fmt: skip
     return "\n".join(lines)
+
+
+def _run(run: dict[str, Any]) -> list[str]:
+    """Return the command of a run, in a block."""
+    return ["```sh", run["command"], "```", ""]
 
 
 def _between(text: str, begin: str, end: str, content: str) -> str:

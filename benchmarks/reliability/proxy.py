@@ -5,8 +5,9 @@ blow           what the two ends see
 =============  ====================================================================================================
 ``delay``      every byte comes so much later
 ``cut``        the connection is reset; what was on its way is gone; a new one may be made at once
-``half-open``  one direction falls silent, nobody is told; after a while the connection is reset and what was held
-               is gone
+``mute up``    what the dialling end sends is held, nobody is told; after a while the connection is reset and what was
+               held is gone
+``mute down``  likewise what the listening end sends
 ``flutter``    reset again and again, every tenth of a second: messages overtake each other by reconnection
 =============  ====================================================================================================
 
@@ -26,8 +27,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-Blow = Literal["delay", "cut", "half-open", "flutter"]
-BLOWS: tuple[Blow, ...] = ("delay", "cut", "half-open", "flutter")
+Blow = Literal["delay", "cut", "mute up", "mute down", "flutter"]
+BLOWS: tuple[Blow, ...] = ("delay", "cut", "mute up", "mute down", "flutter")
 
 _TICK_S = 0.01
 _CHUNK = 65536
@@ -54,6 +55,12 @@ class Proxy:
     ----------
     listen, target : int
         Ports on 127.0.0.1.
+
+    Attributes
+    ----------
+    resets : connections that were reset by a blow
+    lost : bytes that were held of connections that ended
+    delayed : bytes that came later by a blow
     """
 
     def __init__(self, listen: int, target: int) -> None:
@@ -65,6 +72,7 @@ class Proxy:
         self._silent: bool | None = None  # which direction is silent: upward (True), downward (False), none
         self._reset_at: float | None = None
         self._flutter_until = 0.0
+        self.resets = self.lost = self.delayed = 0
         self._listener = socket.create_server(("127.0.0.1", listen), backlog=64)
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -72,7 +80,12 @@ class Proxy:
         self._thread = threading.Thread(target=self._run, name=f"proxy-{listen}", daemon=True)
         self._thread.start()
 
-    def strike(self, blow: Blow, seconds: float, *, upward: bool = True) -> None:
+    @property
+    def resting(self) -> bool:
+        """Whether no blow is under way that ends by itself."""
+        return self._reset_at is None
+
+    def strike(self, blow: Blow, seconds: float) -> None:
         """Do something to every connection, for so long; returns at once."""
         with self._lock:
             now = time.monotonic()
@@ -80,8 +93,8 @@ class Proxy:
                 self._delay_s, self._reset_at = seconds, None
             elif blow == "cut":
                 self._reset()
-            elif blow == "half-open":
-                self._silent, self._reset_at = upward, now + seconds
+            elif blow in ("mute up", "mute down"):
+                self._silent, self._reset_at = blow == "mute up", now + seconds
             else:
                 self._flutter_until, self._reset_at = now + seconds, now
 
@@ -151,6 +164,7 @@ class Proxy:
             self._drop(flow)
             return
         flow.held.append((time.monotonic() + self._delay_s, data))
+        self.delayed += len(data) if self._delay_s else 0
         flow.size += len(data)
 
     def _write(self, flow: _Flow) -> None:
@@ -174,6 +188,7 @@ class Proxy:
         """Close both directions of a connection."""
         for other in [f for f in self._flows if f.source in (flow.source, flow.target)]:
             self._flows.remove(other)
+            self.lost += other.size
             self._selector.unregister(other.source)
             with contextlib.suppress(OSError):
                 other.source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -182,4 +197,5 @@ class Proxy:
     def _reset(self) -> None:
         for flow in list(self._flows):
             if flow in self._flows:
+                self.resets += 1
                 self._drop(flow)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 from benchmarks.reliability.matrix import Scan
-from benchmarks.reliability.processes import PLACES, Proxied, Service, proxied
+from benchmarks.reliability.processes import PLACES, Proxied, Service, proxied, wait_for
 
 from livestem.client import Acquisition, Subscriber
 from livestem.client.replay import send_scan
@@ -138,7 +138,7 @@ def soak(seconds: float, folder: Path, seed: int, told: Callable[[str], None] = 
     """Run a service for so long; return what was seen."""
     rng = random.Random(seed)
     scan = Scan(FRAMES)
-    digests: set[str] = set()
+    done: list[m.ScanDone] = []  # as who was there all the time has heard
     wrong: list[str] = []
     counts = {"scans": 0, "subscribers": 0, "cuts": 0}
     with proxied(folder) as at:
@@ -151,15 +151,18 @@ def soak(seconds: float, folder: Path, seed: int, told: Callable[[str], None] = 
                 acquisition.wait_for_service(20)
                 for number in range(SCANS):
                     _one_scan(at, acquisition, scan, number, rng, counts, watch)
-                    digests |= _listen(steady)
+                    done += _listen(steady)
             told(f"{watch.at_s:.0f} s: {counts['scans']} scans, {watch.samples[-1].memory_mib:.0f} MiB")
-        digests |= _listen(steady)
+        wait_for(lambda: done.extend(_listen(steady)) or len(done) >= counts["scans"], 30.0, "finals are missing")
         if steady.lost:
             wrong.append(f"told lost: {steady.lost[:3]}")
         steady.close()
         at.service.assert_well()
+    digests, scans = {header.digest for header in done}, {(header.session, header.scan_id) for header in done}
     if len(digests) != 1:
         wrong.append(f"{len(digests)} digests of one scan")
+    if not len(done) == len(scans) == counts["scans"]:
+        wrong.append(f"{len(done)} scan_done of {len(scans)} scans were heard, {counts['scans']} were sent")
     return Soak(round(watch.at_s, 1), **counts, samples=tuple(watch.samples), wrong=tuple(wrong))
 
 
@@ -192,12 +195,12 @@ def _one_scan(
     counts["subscribers"] += 1
 
 
-def _listen(subscriber: Subscriber) -> set[str]:
-    """Take what waits; return the digests of the scans that are done."""
-    found = set()
+def _listen(subscriber: Subscriber) -> list[m.ScanDone]:
+    """Take what waits; return what tells that a scan is done."""
+    found = []
     while (message := subscriber.receive(0.05)) is not None:
         if isinstance(message.header, m.ScanDone):
-            found.add(message.header.digest)
+            found.append(message.header)
     return found
 
 

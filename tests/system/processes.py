@@ -158,6 +158,10 @@ class Service:
                 stderr=subprocess.STDOUT,
                 within=self._within,
             )
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Return once it answers; what does not is ended."""
         try:
             wait_for(self._answers, otherwise=f"no /health within {START_S:g} s: {self.log.read_text('utf-8')}")
         except BaseException:
