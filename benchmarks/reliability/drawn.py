@@ -1,7 +1,7 @@
 """Cases drawn by hypothesis, which also finds the smallest one that fails; counted by what struck in them.
 
-``python -m benchmarks.reliability cases --cases 10000 --seed 1`` runs them; the same seed draws the same cases. A failure
-prints the smallest case that fails in the same way: ``run(Case(...))`` runs it again.
+``python -m benchmarks.reliability cases --cases 10000 --seed 1`` runs them; the same seed draws the same cases. A
+failure prints the smallest case that fails in the same way: ``run(Case(...))`` runs it again.
 """
 
 from __future__ import annotations

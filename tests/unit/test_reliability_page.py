@@ -45,14 +45,12 @@ def test_a_loss_is_told_in_every_table():
 
 
 def test_a_page_keeps_its_words_and_the_tables_of_what_was_not_run(tmp_path: Path):
-    words = (
-        "before\n<!-- kills begin -->\nold\n<!-- kills end -->\nbetween\n<!-- soak begin -->\nkept\n<!-- soak end -->\n"
-    )
+    words = "before\n<!-- kills begin -->\nstale\n<!-- kills end -->\nbetween\n<!-- soak begin -->\nkept\n<!-- soak end -->\n"
     (tmp_path / "page.md").write_text(words, encoding="utf-8")
     (tmp_path / "kills.json").write_bytes(msgspec.json.encode(json_of(outcomes=[])))
     assert page.rewrite(tmp_path / "page.md", tmp_path) == ["kills"]
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "old" not in text and "kept" in text and text.startswith("before\n") and "between" in text
+    assert "stale" not in text and "kept" in text and text.startswith("before\n") and "between" in text
 
 
 def test_the_matrix_has_every_blow_at_every_place_and_its_small_part_something_of_each():
