@@ -50,35 +50,32 @@ def _cases(asked: argparse.Namespace) -> bool:
 def _matrix(asked: argparse.Namespace) -> bool:
     from benchmarks.reliability.matrix import every_case, run_matrix, some_cases
 
-    began = time.perf_counter()
     cases = some_cases() if asked.quick else list(every_case())
     command = f"python -m benchmarks.reliability matrix{' --quick' if asked.quick else ''}"
-    outcomes: list[Any] = []
-
-    def told(outcome: Any) -> None:
-        _say(outcome)
-        outcomes.append(outcome)
-        _write(asked, "matrix", began, command=command, outcomes=outcomes)
-
-    with tempfile.TemporaryDirectory(prefix="livestem-matrix-") as folder:
-        run_matrix(cases, Path(folder), told)
-    return not any(outcome.wrong for outcome in outcomes)
+    return _real(asked, "matrix", command, lambda folder, told: run_matrix(cases, folder, told))
 
 
 def _kills(asked: argparse.Namespace) -> bool:
     from benchmarks.reliability.kills import run_kills
 
-    began = time.perf_counter()
     command = f"python -m benchmarks.reliability kills --kills {asked.kills} --seed {asked.seed}"
+    return _real(asked, "kills", command, lambda folder, told: run_kills(asked.kills, folder, asked.seed, told))
+
+
+def _real(
+    asked: argparse.Namespace, part: str, command: str, run: Callable[[Path, Callable[[Any], None]], object]
+) -> bool:
+    """Run a part with real processes, and write each outcome as it comes."""
+    began = time.perf_counter()
     outcomes: list[Any] = []
 
     def told(outcome: Any) -> None:
         _say(outcome)
         outcomes.append(outcome)
-        _write(asked, "kills", began, command=command, outcomes=outcomes)
+        _write(asked, part, began, command=command, outcomes=outcomes)
 
-    with tempfile.TemporaryDirectory(prefix="livestem-kills-") as folder:
-        run_kills(asked.kills, Path(folder), asked.seed, told)
+    with tempfile.TemporaryDirectory(prefix=f"livestem-{part}-") as folder:
+        run(Path(folder), told)
     return not any(outcome.wrong for outcome in outcomes)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from benchmarks.reliability.adapters import Adapter, Scan
 from benchmarks.reliability.link import CALM, CHANNELS, Link, Weather
@@ -42,15 +42,7 @@ Kind = Literal[
     "observer leaves",
     "observer stalls",
 ]
-KINDS: tuple[Kind, ...] = (
-    "cut",
-    "half-open",
-    "service killed",
-    "killed before sending",
-    "adapter killed",
-    "observer leaves",
-    "observer stalls",
-)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ def test_a_loss_is_told_in_every_table():
 
 
 def test_a_page_keeps_its_words_and_the_tables_of_what_was_not_run(tmp_path: Path):
-    words = "before\n<!-- kills begin -->\nstale\n<!-- kills end -->\nbetween\n<!-- soak begin -->\nkept\n<!-- soak end -->\n"
+    kills, soak = (f"<!-- {part} begin -->\n{{}}\n<!-- {part} end -->\n" for part in ("kills", "soak"))
+    words = "before\n" + kills.format("stale") + "between\n" + soak.format("kept")
     (tmp_path / "page.md").write_text(words, encoding="utf-8")
     (tmp_path / "kills.json").write_bytes(msgspec.json.encode(json_of(outcomes=[])))
     assert page.rewrite(tmp_path / "page.md", tmp_path) == ["kills"]

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+from benchmarks.reliability.link import Weather as Faults
+from benchmarks.reliability.link import spoilt
 
 from livestem.domain.errors import WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
@@ -25,16 +27,6 @@ from livestem.wire.codec import decode, encode
 
 STEP_S = 0.01
 BEAT_S = 0.2  # a real hub beats every second; the faster one only shortens the tests
-
-
-@dataclass(frozen=True)
-class Faults:
-    """Probabilities of each fault for each message, and how long one may be on its way, s."""
-
-    loss: float = 0.0
-    double: float = 0.0
-    spoil: float = 0.0
-    delay_s: float = 0.0
 
 
 def ids(stem: str) -> Iterator[str]:
@@ -209,7 +201,7 @@ class World:
             return
         for _ in range(2 if rng.random() < faults.double else 1):
             due = self.now + rng.random() * faults.delay_s
-            sent = _spoilt(frames, rng) if rng.random() < faults.spoil else frames
+            sent = spoilt(frames, rng) if rng.random() < faults.spoil else frames
             heapq.heappush(self._way, (due, next(self._order), channel, sent))
 
     def _arrive(self, channel: str, frames: Frames) -> None:
@@ -252,11 +244,3 @@ class World:
         ack = self.follower.acknowledged(session)
         if ack is not None:
             self._send("request", encode(msgspec.structs.replace(ack, sent_ns=0)))
-
-
-def _spoilt(frames: Frames, rng: random.Random) -> Frames:
-    """Return frames with one bit flipped."""
-    spoilt = [bytearray(f) for f in frames]
-    frame = rng.choice([f for f in spoilt if f])
-    frame[rng.randrange(len(frame))] ^= 1 << rng.randrange(8)
-    return [bytes(f) for f in spoilt]

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from livestem.client.tilecheck import as_messages
 from livestem.domain.errors import SourceError
 from livestem.domain.tiles import Tile
-from livestem.protocol.places import outside, overlap, rectangle_of
-from livestem.protocol.publisher import gone_places
+from livestem.protocol.places import gone_places, outside, overlap, rectangle_of
 from livestem.wire import messages as m
 
 log = logging.getLogger(__name__)

@@ -82,6 +82,28 @@ def rectangle_of(tile: m.HaadfRows | m.EdsRows, arrays: Sequence[NDArray[Any]]) 
     return m.Rectangle(modality="haadf", y=tile.y, x=tile.x, h=h, w=w)
 
 
+def gone_places(request: m.Resend, *, more: bool = False) -> m.Gone:
+    """Return the word that nobody has the rectangles of a request any more."""
+    assert request.scan_id is not None and request.frame is not None
+    return m.Gone(
+        request_id=request.request_id,
+        session=request.session,
+        first=0,
+        last=0,
+        more=more,
+        scan_id=request.scan_id,
+        frame=request.frame,
+        rectangles=request.rectangles,
+    )
+
+
+def coming(request: m.Resend) -> m.Coming:
+    """Return the word that the rectangles of a request are made anew."""
+    assert request.scan_id is not None and request.frame is not None
+    rid = request.request_id
+    return m.Coming(request_id=rid, scan_id=request.scan_id, frame=request.frame, rectangles=request.rectangles)
+
+
 def overlap(a: m.Rectangle, b: m.Rectangle) -> bool:
     """Return whether two rectangles share a pixel."""
     return a.modality == b.modality and a.y < b.y + b.h and b.y < a.y + a.h and a.x < b.x + b.w and b.x < a.x + a.w

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from livestem.domain.errors import WireError
 from livestem.domain.limits import DEFAULT_LIMITS, Limits
-from livestem.protocol.places import Places
+from livestem.protocol.places import Places, coming, gone_places
 from livestem.protocol.resend import Frames, ResendBuffer
 from livestem.wire import messages as m
 from livestem.wire.codec import encode, most_header_bytes, nest
@@ -269,7 +269,7 @@ class Publisher:
         """Answer for rectangles that no kept message holds."""
         then = "gone" if self._remake is None else self._remake(peer, request)
         if then == "coming":
-            yield self._reply(peer, _coming(request))
+            yield self._reply(peer, coming(request))
         elif then == "gone":
             yield self._reply(peer, gone_places(request, more=more))
 
@@ -345,24 +345,3 @@ class Publisher:
 
     def _origin(self) -> dict[str, Any]:
         return {"session": self.session, "epoch": self.epoch, "sent_ns": self._now_ns()}
-
-
-def gone_places(request: m.Resend, *, more: bool = False) -> m.Gone:
-    """Return the word that nobody has the rectangles of a request any more."""
-    assert request.scan_id is not None and request.frame is not None
-    return m.Gone(
-        request_id=request.request_id,
-        session=request.session,
-        first=0,
-        last=0,
-        more=more,
-        scan_id=request.scan_id,
-        frame=request.frame,
-        rectangles=request.rectangles,
-    )
-
-
-def _coming(request: m.Resend) -> m.Coming:
-    assert request.scan_id is not None and request.frame is not None
-    rid = request.request_id
-    return m.Coming(request_id=rid, scan_id=request.scan_id, frame=request.frame, rectangles=request.rectangles)

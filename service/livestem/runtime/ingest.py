@@ -28,6 +28,7 @@ from livestem.runtime.metrics import Metrics
 from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.opening import Key, Opener, ScanStore, other_plan
 from livestem.runtime.remembered import Remembered
+from livestem.runtime.vigil import Vigil
 from livestem.wire import messages as m
 from livestem.wire.codec import Message
 
@@ -35,9 +36,9 @@ log = logging.getLogger(__name__)
 
 SPARED_S = 10.0  # of silence: ten heartbeats missed, or what was late has long been repaired
 
-# What a peer may invent by the thousand; a tile of what is forgotten waits for its scan_start as any early one does.
-SETTLED = 10_000  # scans that are over or were refused: those of some months
-BEAMS = 1024  # senders that are heard
+# Scans that are over or were refused: those of some months. A peer may invent them by the thousand; a tile of what is
+# forgotten waits for its scan_start as any early one does.
+SETTLED = 10_000
 
 
 class Ingest:
@@ -74,14 +75,15 @@ class Ingest:
         self._dropped = Tally("acquisition message")
         self._early = Early(limits)
         self.mending = Mending(self.scans)
-        self._beams: Remembered[str, life.Beam] = Remembered(BEAMS)  # by session
+        self._vigil = Vigil(self.scans)
 
     def apply(self, message: Message, *, repaired: bool = False) -> list[m.Verdict]:
         """Take one reliable acquisition message; return what the sender must be told."""
         self._metrics.bytes.inc(message.nbytes)
         self._metrics.repairs.inc(repaired)
         header = message.header
-        self._beam_moved(header)
+        assert isinstance(header, m.OfScan)
+        self._vigil.moved(header)
         try:
             if isinstance(header, m.ScanStart):
                 return self._start(message, header)
@@ -139,16 +141,12 @@ class Ingest:
 
     def heard(self, session: str, epoch: int) -> None:
         """Note a word of a sender, a heartbeat perhaps: it keeps open what its beam is at (`livestem.domain.life`)."""
-        beam = self._beams.get(session, life.Beam())
-        for scan in self._of(session):
-            if beam.counts_for(epoch, scan):
-                scan.heard = time.monotonic()
+        self._vigil.heard(session, epoch)
 
     def expire(self, now: float, vanish_s: float) -> None:
         """Finish the scans for which nothing has been heard for `vanish_s`."""
-        for scan in list(self.scans.values()):
-            if scan.status is None and now - scan.heard > vanish_s:
-                self._give_up(scan, vanish_s)
+        for scan in self._vigil.silent(now, vanish_s):
+            self._give_up(scan, vanish_s)
 
     def resume(self, session: str, scan_id: str) -> OpenScan:
         """Take up a scan of an earlier start of the service; if it is over, it is handed on at once.
@@ -177,8 +175,7 @@ class Ingest:
 
     def listen_again(self) -> None:
         """Say that nobody was listened to until now: no silence before this counts."""
-        for scan in self.scans.values():
-            scan.heard = time.monotonic()
+        self._vigil.heard_now()
 
     def close(self) -> None:
         """Close the journals of unfinished scans; they can be resumed, and replayed."""
@@ -192,29 +189,18 @@ class Ingest:
     def _of(self, session: str) -> list[OpenScan]:
         return [s for s in self.scans.values() if s.session == session]
 
-    def _beam_moved(self, header: m.Header) -> None:
-        assert isinstance(header, m.OfScan)
-        if header.session not in self._beams:
-            self._beams[header.session] = life.Beam()
-        beam = self._beams[header.session]
-        beam.moved(header.epoch, header.seq, header.scan_id)
-        scan = self.scans.get((header.session, header.scan_id))
-        if scan is not None:
-            scan.epoch, scan.heard = header.epoch, time.monotonic()
-
     def _give_up(self, scan: OpenScan, silent_s: float) -> None:
         """Finish a scan of which nothing more will come."""
-        why = self._beams.get(scan.session, life.Beam()).why(scan, silent_s)
+        why = self._vigil.why(scan, silent_s)
         told = notice("scan_given_up", session=scan.session, scan_id=scan.scan_id, reason=why)
         log.warning("scan %s: %s; finishing with what is there", scan.scan_id, why, extra=told)
         self._on(scan, life.NothingMoreComes(why))
 
     def _make_room(self) -> None:
         """Finish the scan that has been silent for longest, if all places are taken and it is silent long enough."""
-        going_on = [scan for scan in self.scans.values() if scan.status is None]
-        if len(self.scans) < self._limits.open_scans or not going_on:
+        scan = self._vigil.quietest()
+        if len(self.scans) < self._limits.open_scans or scan is None:
             return
-        scan = min(going_on, key=lambda s: s.heard)
         silent_s = time.monotonic() - scan.heard
         if silent_s >= SPARED_S:
             self._give_up(scan, round(silent_s))
@@ -344,7 +330,7 @@ class Ingest:
         self._on_finalise(scan, scan.status)
         del self.scans[scan.session, scan.scan_id]  # last, so that it is open or waits for its finals at every moment
         if not self._of(scan.session):
-            self._beams.pop(scan.session, None)
+            self._vigil.forget(scan.session)
 
 
 def _key(message: Message) -> Key:
