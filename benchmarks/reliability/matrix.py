@@ -5,8 +5,9 @@ the end either the digest is that of the scan without a fault, or the result tel
 that was aborted, all that was not sent; of one whose instrument vanished, all that is not in the journal, in which is
 at least all that was acknowledged. And the subscriber, behind its own two proxies, has every final exactly once.
 
-A proxy before the adapter strikes in the middle of the scan, one behind the service at its last tile, when the finals
-are about to come. A blow that did nothing (no connection reset, no byte delayed) makes its case a wrong one.
+A proxy before the adapter strikes after a quarter of the scan, and has done before its middle, where the microscope's
+own faults wait; one behind the service strikes at the last tile, when the finals are about to come. A blow that did
+nothing (no connection reset, no byte delayed) makes its case a wrong one.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SIDE, ROWS = 48, 4  # pixels of a scan's side, and rows of a tile: enough messag
 FRAMES = {"single frame": 1, "multi-frame": 4}
 VANISH_S = 4.0  # four missed heartbeats: who is merely cut off is not taken for gone
 PACE_S = 0.004  # between tiles, so that a blow in the middle of a scan has a middle to strike in
-BLOW_S, DELAY_S = 1.0, 0.05
+BLOW_S, DELAY_S = 0.5, 0.05
 MICROSCOPE = ("none", "drop", "dup", "corrupt", "reorder", "stall", "abort", "restart", "vanish")
 
 Place = tuple[str, int, int, int]  # modality, frame, first row, rows
@@ -163,7 +164,8 @@ class Matrix:
         opened: list[Acquisition] = []
         sent: list[Place] = []
         whole = len(scan.places)
-        moment = whole // 2 if case.place in PLACES[:2] else whole
+        moment = whole // 4 if case.place in PLACES[:2] else whole
+        slow_s = 1.2 * BLOW_S / (whole // 4)  # between the tiles of the second quarter
 
         def open_(link: FaultyLink) -> Acquisition:
             acquisition = Acquisition(session, self._at.bind, recorded=True, link=link)
@@ -180,7 +182,7 @@ class Matrix:
             sent.append(place(tile))
             if len(sent) == moment and len(opened) == 1:
                 strike()
-            time.sleep(PACE_S)
+            time.sleep(slow_s if moment <= len(sent) < whole // 2 and len(opened) == 1 else PACE_S)
 
         try:
             send_with_faults(open_, scan, faults_of(case), on_tile=on_tile)
