@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -113,10 +113,17 @@ class FolderStore:
         return self.root / session / scan_id
 
     def begin(
-        self, session: str, scan_id: str, plan: bytes, parameters: bytes, arithmetic: bytes | None = None
+        self,
+        session: str,
+        scan_id: str,
+        plan: bytes,
+        parameters: bytes,
+        arithmetic: bytes | None = None,
+        fill: Callable[[Path], None] = lambda folder: None,
     ) -> Path:
         folder = self.folder(session, scan_id)
         folder.mkdir(parents=True)
+        fill(folder)
         self.scans[session, scan_id] = KnownScan(plan, parameters, "open", arithmetic)
         return folder
 

@@ -115,3 +115,19 @@ def test_a_store_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="--store"):
         Store(tmp_path / "file" / "store")
+
+
+def test_a_kill_before_the_journal_has_its_start_leaves_no_open_scan(tmp_path):
+    """Else the next start of the service would call a scan damaged of which nobody was told that it had begun."""
+
+    def killed(folder):
+        (folder / "journal.sqlite").touch()
+        raise KeyboardInterrupt
+
+    with Store(tmp_path / "store") as store:
+        with pytest.raises(KeyboardInterrupt):
+            store.begin("one", "scan", b"plan", b"parameters", None, killed)
+        assert store.open_scans() == [] and store.known("one", "scan") is None
+        filled = []
+        folder = store.begin("one", "scan", b"plan", b"parameters", None, filled.append)
+        assert filled == [folder] and store.open_scans() == [("one", "scan")] and not any(folder.iterdir())

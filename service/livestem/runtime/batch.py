@@ -51,7 +51,16 @@ class _Folder:
     def folder(self, session: str, scan_id: str) -> Path:
         return self._folder
 
-    def begin(self, session: str, scan_id: str, plan: bytes, parameters: bytes, arithmetic: bytes | None) -> Path:
+    def begin(
+        self,
+        session: str,
+        scan_id: str,
+        plan: bytes,
+        parameters: bytes,
+        arithmetic: bytes | None,
+        fill: Callable[[Path], None],
+    ) -> Path:
+        fill(self._folder)
         return self._folder
 
     def reopen(self, session: str, scan_id: str) -> None:

@@ -55,8 +55,16 @@ class ScanStore(Protocol):
     def folder(self, session: str, scan_id: str) -> Path:
         """Return a scan's folder."""
 
-    def begin(self, session: str, scan_id: str, plan: bytes, parameters: bytes, arithmetic: bytes | None) -> Path:
-        """Enter a scan; return its folder."""
+    def begin(
+        self,
+        session: str,
+        scan_id: str,
+        plan: bytes,
+        parameters: bytes,
+        arithmetic: bytes | None,
+        fill: Callable[[Path], None],
+    ) -> Path:
+        """Make a scan's folder, `fill` it, enter the scan; return the folder."""
 
     def reopen(self, session: str, scan_id: str) -> None:
         """Note that a scan goes on."""
@@ -220,24 +228,32 @@ class Opener:
         parameters, arithmetic = decision.parameters, decision.arithmetic
         check_limits(self._limits, start.plan, decision.grid, parameters)
         check_disk(self._limits, start.plan, self._store.free_bytes())
-        folder = self._store.begin(
-            start.session,
-            start.scan_id,
-            msgspec.json.encode(start.plan),
-            msgspec.json.encode(parameters),
-            None if arithmetic is None else msgspec.json.encode(arithmetic),
-        )
-        if parameters.support is not None:
-            self._store.keep_support(parameters.support)
-        scan = opened(start.session, start.scan_id, start.plan, decision, Journal(folder / JOURNAL))
-        scan.begin(start)
-        scan.journal.append(message)
+        begun: list[OpenScan] = []
+
+        def fill(folder: Path) -> None:
+            """Whatever the catalogue calls open has a journal with its start."""
+            scan = opened(start.session, start.scan_id, start.plan, decision, Journal(folder / JOURNAL))
+            begun.append(scan)
+            scan.begin(start)
+            scan.journal.append(message)
+            scan.journal.flush()
+
         try:
-            scan.journal.flush()  # a scan that is open in the catalogue has a journal that says so
+            self._store.begin(
+                start.session,
+                start.scan_id,
+                msgspec.json.encode(start.plan),
+                msgspec.json.encode(parameters),
+                None if arithmetic is None else msgspec.json.encode(arithmetic),
+                fill,
+            )
+            if parameters.support is not None:
+                self._store.keep_support(parameters.support)
         except StoreError:
-            scan.journal.abandon()
+            for scan in begun:
+                scan.journal.abandon()
             raise
-        return scan
+        return begun[0]
 
 
 def other_plan(start: m.ScanStart) -> LivestemError:

@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -131,9 +131,15 @@ class Store:
         self._execute("UPDATE scans SET status = 'open' WHERE session = ? AND scan_id = ?", session, scan_id)
 
     def begin(
-        self, session: str, scan_id: str, plan: bytes, parameters: bytes, arithmetic: bytes | None = None
+        self,
+        session: str,
+        scan_id: str,
+        plan: bytes,
+        parameters: bytes,
+        arithmetic: bytes | None = None,
+        fill: Callable[[Path], None] = lambda folder: None,
     ) -> Path:
-        """Enter a scan into the catalogue and make its folder.
+        """Make a scan's folder, `fill` it, and enter the scan into the catalogue: in this order, whenever a kill comes.
 
         One of that name that cannot go on begins anew; what it had received is kept beside it, in ``<scan_id>.1``, ...
         """
@@ -144,6 +150,7 @@ class Store:
             folder.mkdir(parents=True)
         except OSError as e:
             raise StoreError(f"the folder {folder} cannot be made: {e.strerror or e}; use another --session") from e
+        fill(folder)
         now = time.time_ns()
         self._execute("INSERT OR IGNORE INTO sessions VALUES (?, ?)", session, now)
         sql = "INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, 'open', NULL, ?)"
