@@ -133,7 +133,7 @@ def test_the_composition_is_the_specimens(heard: Heard):
 
 def test_the_journal_is_one_file_that_holds_every_message(heard: Heard):
     names = {path.name for path in heard.folder.iterdir()}
-    assert names == {"journal.sqlite", "result.hspy", "labels.npz", "chips.npz", "result.json"}
+    assert names == {"journal.sqlite", "result.hspy", "labels.npz", "chips.npz", "coverage.npz", "result.json"}
     with sqlite3.connect(f"{(heard.folder / 'journal.sqlite').as_uri()}?mode=ro", uri=True) as db:
         kinds = dict(db.execute("SELECT type, COUNT(*) FROM messages GROUP BY type").fetchall())
     db.close()

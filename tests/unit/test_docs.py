@@ -164,8 +164,8 @@ def test_an_option_named_in_a_document_exists(document: Path):
         command = todo.pop()
         todo += list(getattr(command, "commands", {}).values())
         known |= {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
-    named = set(re.findall(r"`[^`\n]*?(--[a-z][a-z-]+)", document.read_text(encoding="utf-8")))
-    assert named <= known
+    ours = re.sub(r"`python [^`\n]*`", "", document.read_text(encoding="utf-8"))  # a benchmark's options are its own
+    assert set(re.findall(r"`[^`\n]*?(--[a-z][a-z-]+)", ours)) <= known
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -151,10 +152,12 @@ class Microscope:
         self.asked: list[ScanRequest] = []
         self.where: list[Endpoint] = []
         self.patience: list[float] = []
+        self.keys: list[Path | None] = []
 
-    def __call__(self, endpoint: Endpoint, *, name: str) -> Microscope:
+    def __call__(self, endpoint: Endpoint, *, name: str, keys: Path | None) -> Microscope:
         assert name == "livestem request"
         self.where.append(endpoint)
+        self.keys.append(keys)
         return self
 
     def __enter__(self) -> Microscope:
@@ -205,6 +208,12 @@ def test_pixels_of_an_earlier_scan(microscope: Microscope, capsys: pytest.Captur
     assert json.loads(capsys.readouterr().out) == {
         "scan_id": "scan-7", "duration_s": 2.625, "dose_e_nm2": 12345.678, "queued": 2,
     }  # fmt: skip
+
+
+def test_keys_reach_the_instrument(microscope: Microscope, tmp_path: Path):
+    server = "a" * 40
+    run("--keys", str(tmp_path), "--server-key", server)
+    assert microscope.keys == [tmp_path] and [e.server_key for e in microscope.where] == [server]
 
 
 def test_a_dose_that_is_not_known_is_said(microscope: Microscope, capsys: pytest.CaptureFixture[str]):
