@@ -13,6 +13,8 @@ PRESET ?= default
 DEMO_ARGS ?=
 SOAK_S ?= 3600
 TEST_ARGS ?=
+# The real processes of the system tests on one worker, all else on the others. SIDE_BY_SIDE= runs one after another.
+SIDE_BY_SIDE ?= --numprocesses auto --dist loadgroup --no-loadscope-reorder
 FUZZ_S ?= 60
 FUZZ_ARGS ?=
 
@@ -35,7 +37,7 @@ demo: install $(if $(filter-out default,$(PRESET)),install-vgg16)  ## the main j
 	$(BIN)/livestem demo $(if $(filter-out default,$(PRESET)),--preset $(PRESET)) $(DEMO_ARGS)
 
 test: install-all  ## every test [TEST_ARGS=...]
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(TEST_ARGS)
 
 fast: install-all  ## the unit tests only [TEST_ARGS=...]
 	$(BIN)/python -m pytest tests/unit $(TEST_ARGS)

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from benchmarks.reliability.proxy import Proxy
 
-sys.path.append(str(Path(__file__).parents[2] / "tests" / "system"))  # the tests' own tools are no package
+_TESTS = Path(__file__).parents[2] / "tests"
+sys.path += [str(_TESTS), str(_TESTS / "system")]  # the tests' own tools are no package
 
-from processes import Service, end, free_ports, run, start, wait_for  # noqa: E402
+from processes import Service, end, run, start, wait_for  # noqa: E402
 
-__all__ = ["PLACES", "Proxied", "Service", "end", "free_ports", "proxied", "run", "start", "wait_for"]
+from ports import free_pairs  # noqa: E402
+
+__all__ = ["PLACES", "Proxied", "Service", "end", "proxied", "run", "start", "wait_for"]
 
 PLACES = ("adapter's PUB", "adapter's ROUTER", "service's XPUB", "service's ROUTER")
 
@@ -45,7 +48,7 @@ class Proxied:
 @contextmanager
 def proxied(folder: Path, *flags: object) -> Iterator[Proxied]:
     """Start a service between proxies; end all at the end."""
-    bind, results, _ = free_ports()
+    bind, results = free_pairs(2)
     with ExitStack() as stack:
         service = stack.enter_context(Service(folder, *flags))
         seen, published = (int(e.rsplit(":", 1)[1]) for e in (service.acquisition, service.results))

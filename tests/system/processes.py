@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from ports import free_pairs
 
 CLI = (sys.executable, "-m", "livestem.cli")
 START_S = 60.0  # a service imports the science in two seconds; a busy machine of two cores takes ten times that
@@ -96,24 +97,6 @@ def wait_for(
     return found
 
 
-def free_ports() -> tuple[int, int, int]:
-    """Return ports p, q, r so that p, p+1, q, q+1 and r are free just now."""
-    found: list[int] = []
-    for _ in range(200):
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-        if all(abs(port - p) > 1 for p in found):
-            found.append(port)
-        if len(found) == 3:
-            return found[0], found[1], found[2]
-    raise RuntimeError("no free ports on this machine")
-
-
 class Service:
     """A running ``livestem serve`` with its own store and ports.
 
@@ -140,7 +123,7 @@ class Service:
                 after.store, after.acquisition, after.results, after.http
             )  # fmt: skip
         else:
-            data, results, self.http = free_ports()
+            data, results, self.http = free_pairs(3)
             self.acquisition, self.results = f"tcp://127.0.0.1:{data}", f"tcp://127.0.0.1:{results}"
         self.log = folder / "serve.log"
         self._flags, self._within = flags, within

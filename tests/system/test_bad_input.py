@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import CLI, Service, assert_one_clear_line, environment, free_ports, run
+from processes import CLI, Service, assert_one_clear_line, environment, run
+
+from ports import free_pairs
 
 pytestmark = pytest.mark.system
 
@@ -219,7 +221,7 @@ def test_wrong_usage_is_told_in_one_line(bad: Path):
 
 
 def test_no_segmenter_is_running(bad: Path):
-    port = free_ports()[0]
+    port = free_pairs(1)[0]
     done = run("replay", bad / "eds.hspy", "--speed", "max", "--wait", 1, "--acquisition", f"tcp://127.0.0.1:{port}")
     assert_one_clear_line(done, "livestem serve", codes=(1,))
     done = run("listen", "--wait", 1, "--results", f"tcp://127.0.0.1:{port}")
@@ -227,7 +229,7 @@ def test_no_segmenter_is_running(bad: Path):
 
 
 def test_what_is_in_use_is_named(service: Service, bad: Path, tmp_path: Path):
-    _, free, _ = free_ports()
+    (free,) = free_pairs(1)
     serve = ("serve", "--results", f"tcp://127.0.0.1:{free}", "--http-port", 0)
     in_use = service.results
     for done, words in (
@@ -242,7 +244,7 @@ def test_what_is_in_use_is_named(service: Service, bad: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "*"])
 def test_no_socket_leaves_the_machine_without_keys(bad: Path, tmp_path: Path, host: str):
-    endpoint = f"tcp://{host}:{free_ports()[0]}"
+    endpoint = f"tcp://{host}:{free_pairs(1)[0]}"
     done = run("serve", "--results", endpoint, "--http-port", 0, "--store", tmp_path / "store")
     assert_one_clear_line(done, "127.0.0.1", codes=(2,))
     done = run("replay", bad / "eds.hspy", "--speed", "max", "--acquisition", endpoint, "--wait", 1)
@@ -393,7 +395,7 @@ def test_a_missing_extra_gives_the_pip_line(bad: Path, command: str):
 
 def test_the_base_install_can_listen_and_help(bad: Path):
     hidden = f"{SERVICE} {VGG16}"
-    port = free_ports()[0]
+    port = free_pairs(1)[0]
     done = _without(hidden, "listen", "--wait", 1, "--results", f"tcp://127.0.0.1:{port}", cwd=bad)
     assert_one_clear_line(done, "livestem serve", codes=(1,))
     assert _without(hidden, "--help", cwd=bad).returncode == 0

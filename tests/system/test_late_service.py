@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from processes import free_ports, wait_for
+from processes import wait_for
 
 from livestem.client import Acquisition, Endpoint, Haadf, Sampling, ScanPlan, reception
 from livestem.client.replay import TileSource, send_scan
@@ -24,6 +24,7 @@ from livestem.runtime.settings import Http, Settings
 from livestem.simulator import Simulation, load_specimen
 from livestem.simulator.faults import parse_faults
 from livestem.simulator.faulty_source import send_with_faults
+from ports import free_pairs
 
 pytestmark = pytest.mark.system
 
@@ -50,7 +51,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.at = Endpoint(f"tcp://127.0.0.1:{free_ports()[0]}")
+        self.at = Endpoint(f"tcp://127.0.0.1:{free_pairs(1)[0]}")
         self._services: list[tuple[Segmenter, Path]] = []
 
     def serve(self) -> None:
@@ -58,7 +59,7 @@ class Bench:
         self.leave()
         store = self.folder / f"store-{len(list(self.folder.glob('store-*')))}"
         store.mkdir()
-        results = Endpoint(f"tcp://127.0.0.1:{free_ports()[1]}")  # the last one's may not be free yet
+        results = Endpoint(f"tcp://127.0.0.1:{free_pairs(1)[0]}")  # the last one's may not be free yet
         settings = Settings(acquisition=(self.at,), results=results, http=Http(port=0), store=str(store))
         self._services.append((Segmenter(settings, lambda text: None), store))
 

@@ -16,6 +16,7 @@ from processes import Service, run, wait_for
 from livestem.client import Acquisition
 from livestem.domain.parameters import Processing
 from livestem.domain.tiles import Tile
+from ports import free_pairs
 
 pytestmark = [pytest.mark.system, pytest.mark.recordings]
 
@@ -161,9 +162,9 @@ def test_a_service_restarted_on_its_store_gives_the_digest_again(batch: Batch, t
 
 def test_replay_may_be_started_before_the_service(batch: Batch, tmp_path: Path):
     """A tired microscopist's order: sending first, then the segmenter, here while the sender has waited for a while."""
-    from processes import end, free_ports, start
+    from processes import end, start
 
-    data, results, http = free_ports()
+    data, results, http = free_pairs(3)
     endpoint = f"tcp://127.0.0.1:{data}"
     sender = start("replay", batch.file, *FLAGS, "--speed", "max", "--acquisition", endpoint, "--session", "early")
     time.sleep(1)

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import assert_one_clear_line, end, free_ports, run, start, wait_for
+from processes import assert_one_clear_line, end, run, start, wait_for
+
+from ports import free_pairs
 
 pytestmark = pytest.mark.system
 
@@ -50,7 +52,7 @@ def prepare(folder: Path, host: str, words: list[str]) -> None:
 
 
 def test_the_commands_of_the_page_open_to_whom_they_should(tmp_path: Path):
-    scope, results, http = free_ports()
+    scope, results, http = free_pairs(3)
     adapter, service = f"tcp://127.0.0.1:{scope}", f"tcp://127.0.0.1:{results}"
     places = {"tcp://0.0.0.0:5560": adapter, "tcp://scope:5560": adapter,
               "tcp://0.0.0.0:5570": service, "tcp://segmenter:5570": service}  # fmt: skip

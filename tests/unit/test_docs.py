@@ -27,7 +27,6 @@ import pytest
 import typer.main
 
 from livestem.cli.__main__ import app
-from livestem.cli.demo import free_port_pairs
 from livestem.client import Acquisition, Endpoint, EnergyAxis, Subscriber
 from livestem.domain.geometry import Sampling
 from livestem.domain.limits import Limits
@@ -40,6 +39,7 @@ from livestem.runtime.segmenter import Segmenter
 from livestem.runtime.settings import Http, Settings, load_settings, load_support
 from livestem.wire import messages as m
 from livestem.wire.codec import encode
+from ports import free_pairs
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -63,7 +63,7 @@ def at(path: Path) -> str:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A segmenter on free ports of this machine, in this process."""
-    data, results = free_port_pairs(2)
+    data, results = free_pairs(2)
     settings = Settings(
         acquisition=(Endpoint(f"tcp://127.0.0.1:{data}"),),
         results=Endpoint(f"tcp://127.0.0.1:{results}"),

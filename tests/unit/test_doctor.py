@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from livestem.cli.__main__ import app
-from livestem.cli.demo import free_port_pairs
 from livestem.client.endpoints import Endpoint
 from livestem.client.keys import new_pair
 from livestem.domain.errors import UsageError
@@ -23,12 +22,13 @@ from livestem.runtime.http_endpoint import HttpEndpoint
 from livestem.runtime.settings import Http, Settings
 from livestem.runtime.store import Store
 from livestem.runtime.tuning import Choice, Measured
+from ports import free_pairs
 
 
 @pytest.fixture
 def settings(tmp_path) -> Settings:
     """A configuration whose ports are free and whose store is not there yet."""
-    results, http = free_port_pairs(2)
+    results, http = free_pairs(2)
     return Settings(results=Endpoint(f"tcp://127.0.0.1:{results}"), http=Http(port=http), store=str(tmp_path / "store"))
 
 

@@ -13,7 +13,6 @@ from test_monitoring import Source
 
 from livestem.cli import ending
 from livestem.cli.__main__ import app
-from livestem.cli.demo import free_port_pairs
 from livestem.client import Acquisition, Endpoint, Subscriber
 from livestem.client.replay import send_scan
 from livestem.domain.errors import DiskFullError
@@ -21,6 +20,7 @@ from livestem.runtime import finisher
 from livestem.runtime import segmenter as service
 from livestem.runtime.settings import Http, Settings
 from livestem.wire import messages as m
+from ports import free_pairs
 
 PATIENCE_S = 30.0
 
@@ -96,7 +96,7 @@ def test_finals_that_outlast_the_drain_are_left_and_never_stored_late(monkeypatc
             done.set()
 
     monkeypatch.setattr(finisher, "conclude", slowly)
-    data, results = free_port_pairs(2)
+    data, results = free_pairs(2)
     settings = Settings(
         acquisition=(Endpoint(f"tcp://127.0.0.1:{data}"),),
         results=Endpoint(f"tcp://127.0.0.1:{results}"),
@@ -142,7 +142,7 @@ def test_finals_wait_out_a_full_disk(monkeypatch, tmp_path):
     monkeypatch.setattr(finisher, "RETRY_S", 0.01)
     monkeypatch.setattr(finisher, "write_result", lambda *a: full(*a, of=write, times=2))
     monkeypatch.setattr(service.Store, "keep_results", lambda *a: full(*a, of=keep, times=1))
-    data, results = free_port_pairs(2)
+    data, results = free_pairs(2)
     settings = Settings(
         acquisition=(Endpoint(f"tcp://127.0.0.1:{data}"),),
         results=Endpoint(f"tcp://127.0.0.1:{results}"),

@@ -23,7 +23,6 @@ from test_ingest import ASKED, House
 from wire_examples import examples, frames_of
 
 from hostile_making import sent
-from livestem.cli.demo import free_port_pairs
 from livestem.client import acquisition as client
 from livestem.client.acquisition import Acquisition
 from livestem.domain.errors import LivestemError, TransportError, WireError
@@ -41,6 +40,7 @@ from livestem.runtime.recipe import resolve
 from livestem.runtime.segmenter import Segmenter
 from livestem.wire import messages as m
 from livestem.wire.codec import Message, decode
+from ports import free_pairs
 
 FIELD = plan()  # 24 x 24 pixels, 1024 channels, 36 chips of 4 px, two frames
 STREAM = list(messages(FIELD, tiles(FIELD)))
@@ -210,7 +210,7 @@ def all_is_held_back(limits: Limits, folder: Path) -> bool:
 @contextmanager
 def source(limits: Limits) -> Iterator[Callable[[], int]]:
     """A recorded source that nobody acknowledges anything to; its function sends a tile and returns what is out."""
-    (port,) = free_port_pairs(1)
+    (port,) = free_pairs(1)
     rows = m.HaadfRows(scan_id="a", frame=0, y=0, x=0)
     with Acquisition("s1", f"tcp://127.0.0.1:{port}", recorded=True, limits=limits) as acquisition:
 

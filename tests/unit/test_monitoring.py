@@ -23,7 +23,6 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from scans import ASKED, plan, tiles
 
-from livestem.cli.demo import free_port_pairs
 from livestem.client import Acquisition, Endpoint, Subscriber
 from livestem.client.replay import send_scan
 from livestem.domain.errors import REASONS
@@ -35,6 +34,7 @@ from livestem.runtime.segmenter import Segmenter
 from livestem.runtime.settings import Http, Settings
 from livestem.wire import messages as m
 from livestem.wire.codec import decode, encode
+from ports import free_pairs
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 FINALS_S = 60.0  # of a small scan on a busy machine; it takes a second
@@ -117,7 +117,7 @@ def scraped() -> dict[str, Metric]:
 
 
 def scan_and_scrape(store: str) -> dict[str, Metric]:
-    data, results = free_port_pairs(2)
+    data, results = free_pairs(2)
     settings = Settings(
         acquisition=(Endpoint(f"tcp://127.0.0.1:{data}"),),
         results=Endpoint(f"tcp://127.0.0.1:{results}"),

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
+from least_service import Service, until
 
-from conftest import Service, until
 from livestem.client import Acquisition, Endpoint, Haadf, Sampling, ScanPlan
 from livestem.client import acquisition as client
 from livestem.client.connection import Connection

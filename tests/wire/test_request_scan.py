@@ -16,8 +16,8 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
+from least_service import Service, until
 
-from conftest import Service, until
 from livestem.client import Acquisition, Endpoint, Haadf, Instrument, Sampling, ScanGrant, ScanPlan, ScanRequest
 from livestem.client import answers as answers_module
 from livestem.client.answers import KEPT, Answers

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
+from least_service import Service, until
 
-from conftest import LONGEST_PATH, Service, free_ports, until
 from livestem.client import (
     Acquisition,
     Endpoint,
@@ -40,6 +40,7 @@ from livestem.protocol.permission import Role
 from livestem.protocol.publisher import Publisher
 from livestem.wire import messages as m
 from livestem.wire.codec import decode, encode
+from ports import LONGEST_PATH, free_pairs
 
 PLAN = ScanPlan(haadf=Haadf(sampling=Sampling(shape=(64, 64), pixel_nm=(0.1, 0.1)), dtype="<u2"), frames=10_000)
 FRAME = np.arange(64 * 64, dtype="<u2").reshape(64, 64)
@@ -81,12 +82,12 @@ def where(request: pytest.FixtureRequest, ring: Ring, tmp_path: Path) -> Endpoin
         if len(str(tmp_path)) > LONGEST_PATH:
             pytest.skip("the test's folder is too deep for a unix socket")
         return Endpoint(f"ipc://{tmp_path / 'p'}", server_key=ring.server.public)
-    return Endpoint(f"tcp://127.0.0.1:{free_ports()}", server_key=ring.server.public)
+    return Endpoint(f"tcp://127.0.0.1:{free_pairs(1)[0]}", server_key=ring.server.public)
 
 
 @pytest.fixture
 def tcp(ring: Ring) -> Endpoint:
-    return Endpoint(f"tcp://127.0.0.1:{free_ports()}", server_key=ring.server.public)
+    return Endpoint(f"tcp://127.0.0.1:{free_pairs(1)[0]}", server_key=ring.server.public)
 
 
 class Results:
@@ -209,7 +210,7 @@ def test_other_mechanisms_are_refused(results: Results, where: Endpoint, ring: R
 def test_an_open_bind_takes_keys(ring: Ring, monkeypatch: pytest.MonkeyPatch):
     """Tried on loopback, which is taken for open: a test opens nothing."""
     monkeypatch.setattr("livestem.client.endpoints._LOOPBACK", re.compile("nothing"))
-    everywhere = f"tcp://127.0.0.1:{free_ports()}"
+    everywhere = f"tcp://127.0.0.1:{free_pairs(1)[0]}"
     with pytest.raises(UsageError, match="--keys") as caught:
         Acquisition("s1", everywhere)
     assert "\n" not in str(caught.value)
@@ -235,7 +236,7 @@ def test_a_server_key_that_is_none(wrong: str, ring: Ring):
 def test_two_guarded_publishers_in_one_process(ring: Ring, tmp_path: Path, context: zmq.Context[Any]):
     """One ZAP handler to a context: each guarded hub has its own, whatever context it was given."""
     other = Ring(tmp_path / "other")
-    ports = [free_ports(), free_ports()]
+    ports = free_pairs(2)
     mine = Endpoint(f"tcp://127.0.0.1:{ports[0]}", server_key=ring.server.public)
     theirs = Endpoint(f"tcp://127.0.0.1:{ports[1]}", server_key=other.server.public)
     viewer, guest = ring.new("viewer", "observer"), other.new("guest", "observer")
@@ -341,7 +342,7 @@ def test_a_service_that_is_only_an_operator_here_is_told(tcp: Endpoint, ring: Ri
 
 
 def test_without_keys_everybody_on_this_machine_has_every_role(context: zmq.Context[Any]):
-    where = Endpoint(f"tcp://127.0.0.1:{free_ports()}")
+    where = Endpoint(f"tcp://127.0.0.1:{free_pairs(1)[0]}")
     with Acquisition("s1", where), context.socket(zmq.DEALER) as dealer:
         dealer.linger = 0
         dealer.connect(where.talk)
@@ -528,7 +529,7 @@ def _address(where: Endpoint) -> tuple[str, int]:
 
 def test_a_frame_far_beyond_the_limit_costs_its_sender_the_connection(context: zmq.Context[Any]):
     """A little beyond is refused by name; far beyond is never read, and an honest peer beside it notices nothing."""
-    where = Endpoint(f"tcp://127.0.0.1:{free_ports()}")
+    where = Endpoint(f"tcp://127.0.0.1:{free_pairs(1)[0]}")
     rejected: list[WireError] = []
     hub = Hub(context, where, 1, stream="res", server="t", limits=Limits(talk_bytes=100_000),
               on_rejected=rejected.append)  # fmt: skip

@@ -16,9 +16,9 @@ import numpy as np
 import psutil
 import pytest
 import zmq
+from least_service import Service, until
 from lossy_link import numbered
 
-from conftest import Service, free_ports, until
 from livestem.client import Acquisition, Eds, Endpoint, EnergyAxis, Haadf, Sampling, ScanPlan, Subscriber
 from livestem.client.hub import Hub
 from livestem.domain.errors import LivestemError, RefusedError, TransportError, UsageError
@@ -27,6 +27,7 @@ from livestem.protocol.follower import Deliver, Tracking
 from livestem.protocol.publisher import Publisher
 from livestem.wire import messages as m
 from livestem.wire.codec import decode, encode
+from ports import free_pairs
 
 FIELD = Sampling(shape=(64, 64), pixel_nm=(0.1, 0.1))
 PLAN = ScanPlan(
@@ -192,7 +193,7 @@ def test_a_new_acquisition_at_the_same_place_is_attached_to(endpoint: Endpoint, 
 
 
 def test_a_port_in_use(closing: ExitStack):
-    port = free_ports()
+    (port,) = free_pairs(1)
     endpoint = Endpoint(f"tcp://127.0.0.1:{port}")
     with Acquisition("s1", endpoint):
         with pytest.raises(TransportError, match="in use") as caught:
@@ -234,7 +235,7 @@ def test_a_bind_that_leaves_this_machine_is_refused(where: str):
 
 
 def test_a_router_that_leaves_this_machine_is_refused_and_nothing_stays_bound():
-    port = free_ports()
+    (port,) = free_pairs(1)
     with pytest.raises(UsageError, match="CURVE"):
         Acquisition("s1", Endpoint(f"tcp://127.0.0.1:{port}", f"tcp://0.0.0.0:{port + 1}"))
     with Acquisition("s1", f"tcp://127.0.0.1:{port}"):
