@@ -14,7 +14,7 @@ LONGEST_PATH = 90  # of a unix socket: the system allows 107 bytes, the router's
 _FIRST, _EACH, _WORKERS = 20_000, 1_000, 12  # the systems' own begin at 32 768 (Linux) or 49 152
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
 # Two runs beside each other begin at different places.
-_turns = itertools.count(os.getpid() * 10, 2)
+_turns = itertools.count(2 * int.from_bytes(os.urandom(2), "big"), 2)
 
 
 def free_pairs(count: int) -> list[int]:

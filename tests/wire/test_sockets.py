@@ -244,7 +244,8 @@ def test_a_router_that_leaves_this_machine_is_refused_and_nothing_stays_bound():
 
 @pytest.mark.parametrize(
     "where", ["localhost:5560", "http://localhost:5560", "udp://127.0.0.1:5560", "tcp://localhost", "tcp://localhost:x",
-              "tcp://localhost:0", "tcp://localhost:65535", "ipc://", "", "inproc://a", "ws://127.0.0.1:5560"]
+              "tcp://localhost:0", "tcp://localhost:65535", "ipc://", "", "inproc://a", "ws://127.0.0.1:5560",
+              "tcp://127.0.0.1:5560;0.0.0.0:5561", "tcp://127.0.0.1;0.0.0.0:5560", "tcp://127.0.0.1:5560/a", "tcp://:5560"]
 )  # fmt: skip
 def test_no_endpoint(where: str):
     for make in (Acquisition, Subscriber):
@@ -252,6 +253,9 @@ def test_no_endpoint(where: str):
         with pytest.raises(UsageError, match="write tcp://HOST:PORT") as caught:
             make(endpoint=where, **kwargs)  # type: ignore[arg-type]
         assert one_line(caught.value)
+    if where.startswith("tcp://"):
+        with pytest.raises(ValueError, match="write tcp://HOST:PORT"):
+            Endpoint("ipc://whatever", router=where)
 
 
 @pytest.mark.parametrize("name", ["CON", "a/b", "..", "x" * 65])

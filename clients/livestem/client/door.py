@@ -100,8 +100,8 @@ class Door:
 
     def close_sockets(self) -> None:
         """Close the sockets; what is queued is given a second to leave."""
-        self.xpub.close(linger=_LINGER_MS)
-        self.router.close(linger=_LINGER_MS)
+        unbind(self.xpub, _LINGER_MS)
+        unbind(self.router, _LINGER_MS)
 
     def close(self) -> None:
         """Dismiss the guard, after the sockets."""

@@ -10,8 +10,11 @@ from livestem.domain.errors import UsageError
 
 ACQUISITION_PORT = 5560
 RESULTS_PORT = 5570
-_SCHEMES = ("tcp://", "ipc://")  # what can leave the process, stays reliable, and we know how to guard
-_LOOPBACK = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:|$)")
+# What can leave the process, stays reliable, and we know how to guard. One host and one port: ZeroMQ would bind what
+# stands after a ";" in place of what stands before it, and our word about loopback would be about the wrong one.
+_TCP = re.compile(r"tcp://(?P<host>\[[0-9A-Za-z:.%]+\]|[^\s:;/\[\]]+):(?P<port>[0-9]{1,5})")
+_IPC = re.compile(r"ipc://[^\0\n]+")
+_LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}|localhost|\[::1\]")
 
 
 class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,12 +37,11 @@ class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         for given in (self.endpoint, self.router or self.endpoint):
-            if not given.startswith(_SCHEMES) or given in _SCHEMES:
+            tcp = _TCP.fullmatch(given)
+            if tcp is None and not _IPC.fullmatch(given):
                 raise ValueError(f"{given!r} is no endpoint; write tcp://HOST:PORT (or ipc://PATH)")
-        if self.endpoint.startswith("tcp://"):
-            _port(self.endpoint)
-        if self.router is not None and self.router.startswith("tcp://"):
-            _port(self.router)
+            if tcp is not None and not 1 <= int(tcp["port"]) <= 65534:
+                raise ValueError(f"{given!r} needs a port of 1 to 65534; write tcp://HOST:PORT")
 
     @property
     def talk(self) -> str:
@@ -54,18 +56,12 @@ class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def refuse_open_bind(endpoint: str) -> None:
     """Raise `UsageError` if binding `endpoint` would leave this machine: that takes keys."""
-    if endpoint.startswith("tcp://") and not _LOOPBACK.match(endpoint):
+    tcp = _TCP.fullmatch(endpoint)
+    if not (_LOOPBACK.fullmatch(tcp["host"]) if tcp else _IPC.fullmatch(endpoint)):
         raise UsageError(
             f"{endpoint} is open to the network, which takes CURVE keys: give --keys "
             "(livestem keys new NAME makes them), or bind 127.0.0.1"
         )
-
-
-def _port(endpoint: str) -> int:
-    port = endpoint.rsplit(":", 1)[-1]
-    if not port.isdigit() or not 1 <= int(port) <= 65534:
-        raise ValueError(f"{endpoint!r} needs a port of 1 to 65534; write tcp://HOST:PORT")
-    return int(port)
 
 
 ACQUISITION = Endpoint(f"tcp://127.0.0.1:{ACQUISITION_PORT}")

@@ -84,8 +84,11 @@ def _refuse_taken_path(endpoint: str) -> None:
     raise TransportError(f"{endpoint} is in use by another program; stop that program or choose another endpoint")
 
 
-def unbind(socket: Socket) -> None:
-    """Close a bound socket and all its connections; its endpoint is free when this returns."""
+def unbind(socket: Socket, linger_ms: int = 0) -> None:
+    """Close a bound socket and all its connections; its endpoint is free when this returns.
+
+    What is queued is given `linger_ms` to leave, behind our back.
+    """
     monitor = socket.get_monitor_socket(zmq.EVENT_CLOSED | zmq.EVENT_CLOSE_FAILED)
     try:
         socket.unbind(socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0"))
@@ -93,7 +96,7 @@ def unbind(socket: Socket) -> None:
     finally:
         socket.disable_monitor()
         monitor.close(linger=0)
-        socket.close(linger=0)
+        socket.close(linger=linger_ms)
 
 
 def common(socket: Socket, most_bytes: int) -> None:
