@@ -182,6 +182,8 @@ class Hub:
         self._stop.set()
         self._thread.join()
         with self.lock:  # whoever still publishes gets a clear word, and no closed socket under the hand
+            if self._xpub.closed:
+                return
             self._door.close_sockets()
         self._door.close()
 
