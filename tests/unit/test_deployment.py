@@ -1,208 +1,25 @@
-"""What watches and runs a service is right about it: dashboard, alert rules, compose file, systemd unit.
-
-Every query is parsed, and every metric, label and label value in it looked for in the scrape of a real service that has
-done a scan (`test_monitoring`): a panel that would stay empty fails here.
-"""
+"""What runs a service is right about it: compose file and systemd unit."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import promql_parser as promql
 import pytest
 import yaml
-from test_monitoring import scrape  # noqa: F401  (the fixture)
 
 from livestem.client.endpoints import ACQUISITION_PORT, RESULTS_PORT
-from livestem.runtime.settings import HTTP_PORT, Settings, load_settings
+from livestem.runtime.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
-DASHBOARD = json.loads((CONFIGS / "grafana" / "livestem.json").read_text("utf-8"))
-RULES = yaml.safe_load((CONFIGS / "prometheus" / "rules.yml").read_text("utf-8"))
-PROMETHEUS = yaml.safe_load((CONFIGS / "prometheus" / "prometheus.yml").read_text("utf-8"))
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
 UNIT = CONFIGS / "systemd" / "livestem.service"
-ADDED = {"job", "instance"}  # by Prometheus, to everything it scrapes
-OF_COUNTERS = {"rate", "increase", "irate", "resets"}
-OF_GAUGES = {"changes", "predict_linear", "deriv", "delta", "max_over_time", "min_over_time", "avg_over_time"}
-
-
-# --- queries ------------------------------------------------------------------------------------------------
-
-
-def panels() -> list[dict[str, Any]]:
-    return [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-
-
-def queries() -> dict[str, str]:
-    """Return every query by where it is."""
-    found = {f"{p['title']} {t['refId']}": t["expr"] for p in panels() for t in p["targets"]}
-    found |= {f"annotation {a['name']}": a["expr"] for a in DASHBOARD["annotations"]["list"]}
-    found |= {rule["alert"]: rule["expr"] for group in RULES["groups"] for rule in group["rules"]}
-    return found
-
-
-def parsed(query: str) -> Any:
-    return promql.parse(re.sub(r"\$__(rate_)?interval", "5m", query))
-
-
-def parts(node: Any) -> Iterator[Any]:
-    """Yield the expressions that an expression is made of."""
-    for name in ("expr", "lhs", "rhs", "args", "vector_selector"):
-        found = getattr(node, name, None)
-        yield from found if isinstance(found, list) else [] if found is None else [found]
-
-
-def selectors(node: Any, functions: tuple[str, ...] = ()) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """Yield every vector selector of a query, with the functions around it, the innermost last."""
-    if isinstance(node, promql.VectorSelector):
-        yield node, functions
-        return
-    if isinstance(node, promql.Call):
-        functions = (*functions, node.func.name)
-    for part in parts(node):
-        yield from selectors(part, functions)
-
-
-def groupings(node: Any) -> Iterator[set[str]]:
-    """Yield the labels of every ``by (...)`` and ``on (...)``."""
-    modifier = getattr(node, "modifier", None)
-    labels = getattr(modifier, "labels", None) or getattr(getattr(modifier, "matching", None), "labels", None)
-    if labels:
-        yield set(labels)
-    for part in parts(node):
-        yield from groupings(part)
-
-
-@pytest.fixture(scope="module")
-def samples(scrape) -> dict[str, tuple[str, dict[str, set[str]]]]:  # noqa: F811
-    """Return every sample's name, with the type of its metric and the values of its labels."""
-    found: dict[str, tuple[str, dict[str, set[str]]]] = {"up": ("gauge", {})}
-    for family in scrape.values():
-        for sample in family.samples:
-            _, labels = found.setdefault(sample.name, (family.type, {}))
-            for label, value in sample.labels.items():
-                labels.setdefault(label, set()).add(value)
-    return found
-
-
-@pytest.mark.parametrize("query", [pytest.param(query, id=where) for where, query in queries().items()])
-def test_a_query_finds_what_it_asks_for(query, samples):
-    tree = parsed(query)
-    seen = list(selectors(tree))
-    assert seen
-    known: set[str] = set(ADDED)
-    for selector, functions in seen:
-        assert selector.name in samples, f"the service has no {selector.name}"
-        kind, labels = samples[selector.name]
-        known |= labels.keys()
-        for matcher in selector.matchers.matchers:
-            values = labels.get(matcher.name, {"livestem", "prometheus"} if matcher.name in ADDED else set())
-            wanted = set(matcher.value.split("|"))
-            assert wanted <= values, f"{selector.name} has no {matcher.name} of {wanted - values}"
-        inner = functions[-1] if functions else ""
-        if kind == "counter" or selector.name.endswith(("_bucket", "_sum", "_count")):
-            assert inner in OF_COUNTERS, f"{selector.name} only rises: take its rate"
-        else:
-            assert inner in {"", *OF_GAUGES}, f"{selector.name} is a gauge: {inner} makes no sense of it"
-        if selector.name.endswith("_bucket"):
-            assert "histogram_quantile" in functions
-            assert any("le" in labels for labels in groupings(tree)), "quantiles need le"
-    for labels in groupings(tree):
-        assert labels <= known, f"nothing has {labels - known}"
-
-
-@pytest.mark.parametrize(
-    ("query", "words"),
-    [
-        ("livestem_tiles_lost", "no livestem_tiles_lost"),
-        ('rate(livestem_rejected_total{reason="bad"}[5m])', "no reason of"),
-        ('livestem_ready{reason="disk"}', "no reason of"),
-        ("livestem_scans_total", "only rises"),
-        ("rate(livestem_open_scans[5m])", "is a gauge"),
-        ("sum by (scan_id) (livestem_open_scans)", "nothing has"),
-        ("histogram_quantile(0.5, sum by (stage) (rate(livestem_stage_duration_seconds_bucket[5m])))", "need le"),
-    ],
-)
-def test_a_query_that_would_find_nothing_is_found_out(query, words, samples):
-    with pytest.raises(AssertionError, match=words):
-        test_a_query_finds_what_it_asks_for(query, samples)
-
-
-def test_every_metric_of_ours_is_looked_at(samples):
-    named = {selector.name for query in queries().values() for selector, _ in selectors(parsed(query))}
-    ours = {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples if name.startswith("livestem_")}
-    assert ours - {re.sub(r"_(bucket|sum|count)$", "", name) for name in named} == {"livestem_build_info"}
-
-
-# --- the dashboard ------------------------------------------------------------------------------------------
-
-
-def test_the_panels_cover_their_rows_and_do_not_overlap():
-    taken: dict[tuple[int, int], str] = {}
-    for panel in DASHBOARD["panels"]:
-        at = panel["gridPos"]
-        assert 0 <= at["x"] and at["x"] + at["w"] <= 24
-        for place in itertools.product(range(at["y"], at["y"] + at["h"]), range(at["x"], at["x"] + at["w"])):
-            assert place not in taken, f"{panel['title']} lies on {taken[place]}"
-            taken[place] = panel["title"]
-    assert len(taken) == 24 * (max(y for y, _ in taken) + 1), "there are holes"
-    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
-
-
-@pytest.mark.parametrize("panel", panels(), ids=lambda p: p["title"])
-def test_a_panel_says_what_it_shows_in_which_unit(panel):
-    assert panel["title"] and panel["description"] and panel["fieldConfig"]["defaults"]["unit"]
-    source = yaml.safe_load((CONFIGS / "grafana/provisioning/datasources/prometheus.yaml").read_text())
-    uid = source["datasources"][0]["uid"]
-    assert {part["datasource"]["uid"] for part in (panel, *panel["targets"])} == {uid}
-    for target in panel["targets"]:
-        for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
-            tree = parsed(target["expr"])
-            of = set().union(*groupings(tree)) or {m for s, _ in selectors(tree) for m in LABELS[s.name]}
-            assert label in of, target["expr"]
-        assert target["legendFormat"] or len(panel["targets"]) == 1
-    seconds = [t for t in panel["targets"] if re.search(r"_seconds(?!_total|_count)", t["expr"])]
-    assert not seconds or panel["fieldConfig"]["defaults"]["unit"] == "s"
-    sizes = [t for t in panel["targets"] if "_bytes" in t["expr"]]
-    assert not sizes or panel["fieldConfig"]["defaults"]["unit"] in ("bytes", "Bps")
-
-
-LABELS = {
-    "livestem_tiles_received_total": ("modality",),
-    "livestem_tiles_missing": ("scan",),
-    "livestem_degraded": ("reason",),
-    "livestem_scans_total": ("status",),
-}
-
-
-# --- rules --------------------------------------------------------------------------------------------------
-
-
-def test_rules_say_who_is_called_and_what_for(samples):
-    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
-    for rule in (rule for group in RULES["groups"] for rule in group["rules"]):
-        assert rule["labels"]["severity"] in ("critical", "warning") and rule["annotations"]["summary"]
-        assert f"| `{rule['alert']}` |" in page, "the page says what to do"
-        named = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
-        tree = parsed(rule["expr"])
-        left = {label for s, _ in selectors(tree) for label in samples[s.name][1]} | ADDED
-        assert named <= (set().union(*groupings(tree)) or left)
-
-
-def test_prometheus_asks_where_the_service_answers_and_reads_the_rules():
-    (job,) = [job for job in PROMETHEUS["scrape_configs"] if job["job_name"] == "livestem"]
-    assert job["static_configs"] == [{"targets": [f"127.0.0.1:{HTTP_PORT}"]}]
-    assert [(CONFIGS / "prometheus" / name).is_file() for name in PROMETHEUS["rule_files"]] == [True]
 
 
 # --- compose ------------------------------------------------------------------------------------------------
