@@ -83,6 +83,7 @@ def test_a_scan_waits_out_a_full_disk_and_has_the_same_digest(full: Service, ser
         rest = threading.Thread(target=lambda: (send(scan, range(8, FRAMES)), scan.end()))
         rest.start()
         wait_for(lambda: "store" in full.health()[1]["reasons"], otherwise=full.words())
+        assert (full.metric("livestem_degraded", reason="store"), full.metric("livestem_ready")) == (1, 0)
         buffer = acquisition._publisher.buffer
         wait_for(lambda: buffer.unacknowledged_bytes >= SHORT.unacknowledged_bytes)
         assert rest.is_alive(), "the source waits with its data"
