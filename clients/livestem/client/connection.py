@@ -115,14 +115,17 @@ class Connection:
         """Take at most `most` messages from each socket; return what is for the application."""
         now = time.monotonic()
         effects: list[Effect] = []
-        for line in self._lines:
-            line.tend()
-        for socket, handle in ((self.dealer, self.follower.replied), (self.sub, self.follower.published)):
-            for message in self._arrived(socket, most):
+        data, talk = self._lines
+        for line, handle in ((talk, self.follower.replied), (data, self.follower.published)):
+            for message in self._arrived(line, most):
                 try:
                     effects += handle(message, now)
                 except WireError as e:
                     self._on_rejected(e)
+        data.due()  # a publisher beats
+        talk.tend()
+        if data.tend():
+            talk.redial()  # most likely cut as well, and it is spoken to less often
         return self._perform([*effects, *self.follower.tick(now)])
 
     def send(self, header: m.Talk) -> None:
@@ -139,13 +142,15 @@ class Connection:
     def _perform(self, effects: list[Effect]) -> list[Effect]:
         for effect in effects:
             if isinstance(effect, Ask):
+                self._lines[1].due()  # whatever is asked is answered
                 self.send(effect.header)
         return [e for e in effects if not isinstance(e, Ask)]
 
-    def _arrived(self, socket: zmq.Socket[bytes], most: int) -> Iterator[Message]:
+    def _arrived(self, line: Line, most: int) -> Iterator[Message]:
         with contextlib.suppress(zmq.Again):
             for _ in range(most):
-                frames = socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                frames = line.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                line.heard()
                 try:
                     yield decode([f.buffer for f in frames], self._limits)
                 except WireError as e:

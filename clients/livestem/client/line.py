@@ -3,6 +3,9 @@
 ZeroMQ dials again by itself where nobody answers, a connection breaks or a handshake takes too long. It gives up for
 good where the other side speaks another mechanism: keys on one side only. An adapter that was started without its keys
 by mistake, and then with them, would never be followed again; so such a line is hung up and dialled anew every second.
+
+A line can also be cut without a word to either side (half-open). Who uses it tells when words are due and when one was
+heard; after `_SILENT_S` without any it is dialled anew. Where nobody is there to speak, that costs a try now and then.
 """
 
 from __future__ import annotations
@@ -19,8 +22,7 @@ from livestem.client.sockets import Context, common
 from livestem.domain.errors import TransportError, UsageError
 from livestem.domain.limits import Limits
 
-_BEAT_MS = 5_000
-_SILENT_MS = 20_000  # the largest message needs 27 Mbit/s to be through by then; `vanish_s` is well above
+_SILENT_S = 20.0  # the largest message needs 27 Mbit/s to be through by then; `vanish_s` is well above
 _REDIAL_S = 1.0  # a person restarts something meanwhile; a try costs both sides a millisecond
 _GIVES_UP = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 
@@ -55,9 +57,6 @@ class Line:
         server = server_key(endpoint, keys)
         self.socket = context.socket(kind)
         common(self.socket, limits.message_bytes)
-        self.socket.setsockopt(zmq.HEARTBEAT_IVL, _BEAT_MS)
-        self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENT_MS)
-        self.socket.setsockopt(zmq.HEARTBEAT_TTL, _SILENT_MS)  # tells the other side to do likewise
         if server is not None and keys is not None:
             self.socket.curve_serverkey = server.encode()
             self.socket.curve_publickey, self.socket.curve_secretkey = keys.public.encode(), keys.secret.encode()
@@ -65,6 +64,7 @@ class Line:
         telling = _GIVES_UP if server is not None else _GIVES_UP | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
         self._monitor = self.socket.get_monitor_socket(telling)
         self._where, self._redial_at = "", 0.0
+        self._due_since: float | None = None  # that we wait for a word
         self.mismatched = False
 
     def dial(self, where: str) -> None:
@@ -81,8 +81,20 @@ class Line:
             raise TransportError(f"{where} is no address to connect to ({e.strerror})") from e
         self._where = where
 
-    def tend(self) -> None:
-        """Dial again what ZeroMQ has given up; to be called now and then."""
+    def due(self) -> None:
+        """Say that the other side has to say something, from now on."""
+        if self._due_since is None:
+            self._due_since = time.monotonic()
+
+    def heard(self) -> None:
+        """Say that something was heard."""
+        self._due_since = None
+
+    def tend(self) -> bool:
+        """Dial again what ZeroMQ has given up; return whether the other side is silent, and was dialled again.
+
+        To be called now and then, after what has arrived was taken.
+        """
         with contextlib.suppress(zmq.Again):
             while True:
                 about, _ = self._monitor.recv_multipart(zmq.NOBLOCK)
@@ -90,11 +102,18 @@ class Line:
                 (event,) = struct.unpack_from("=H", about)
                 if event & _GIVES_UP and not self._redial_at:
                     self._redial_at = time.monotonic() + _REDIAL_S
-        if self._redial_at and time.monotonic() >= self._redial_at:
-            self._redial_at = 0.0
-            with contextlib.suppress(zmq.ZMQError):  # it may have gone already
-                self.socket.disconnect(self._where)
-            self.socket.connect(self._where)
+        now = time.monotonic()
+        silent = self._due_since is not None and now - self._due_since > _SILENT_S
+        if silent or (self._redial_at and now >= self._redial_at):
+            self.redial()
+        return silent
+
+    def redial(self) -> None:
+        """Hang up and dial anew; what was on its way is lost."""
+        self._redial_at, self._due_since = 0.0, None
+        with contextlib.suppress(zmq.ZMQError):  # it may have gone already
+            self.socket.disconnect(self._where)
+        self.socket.connect(self._where)
 
     def close(self, linger_ms: int = 0) -> None:
         """Hang up."""

@@ -8,8 +8,13 @@ MAXMSGSIZE          a frame far beyond the limits is never given memory: its sen
 RCVHWM              so many requests wait for us, of each peer; the others wait where they come from
 HANDSHAKE_IVL       who does not finish a handshake is let go; who was refused tries again after so long
 BACKLOG             after a rebind everybody comes back at once
-HEARTBEAT_*         a line that was cut without a word (half-open) is noticed on both sides, and dialled again (`line`)
+TCP_KEEPALIVE*,     a line that was cut without a word (half-open) is noticed by the system on both sides; what only a
+TCP_MAXRT           publisher's silence tells, `line` notices. Who has stopped reading for so long loses its connection
+                    too, and with it what waits there for it; gap repair gives it back
 ==================  ==========================================================================================
+
+ZeroMQ's own heartbeats stay off. Where messages wait unread up to RCVHWM and the connection is then reset, the next
+heartbeat ends the whole process: "Assertion failed: !_io_error (src/stream_engine_base.cpp)", libzmq 4.3.5.
 """
 
 from __future__ import annotations
@@ -32,6 +37,8 @@ _WAITING = 200  # a service that was cut off for a while asks and acknowledges s
 _HANDSHAKE_MS = 5_000  # takes milliseconds, on two busy cores some hundred
 _BACKLOG = 1_024  # two connections of each of 500 subscribers
 _UNBIND_MS = 1_000  # takes less than one
+_IDLE_S, _AGAIN_S, _TRIES = 10, 5, 2  # of the system's own words on an idle line: 20 s in all
+_UNHEARD_MS = 20_000  # for what was sent: the largest message needs 27 Mbit/s to be through by then
 
 
 def bound(context: Context, kind: int, endpoint: str, limits: Limits, guard: Guard | None, *, queue: int) -> Socket:
@@ -103,3 +110,8 @@ def common(socket: Socket, most_bytes: int) -> None:
     """Set what every socket needs, bound or connecting; `most_bytes` is the largest frame that may be sent to it."""
     socket.setsockopt(zmq.MAXMSGSIZE, _ROOM * most_bytes)
     socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _IDLE_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _AGAIN_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _TRIES)
+    socket.setsockopt(zmq.TCP_MAXRT, _UNHEARD_MS)
