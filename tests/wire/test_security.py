@@ -575,7 +575,7 @@ class Relay:
         self.port = self._server.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._frozen: set[socket.socket] = set()
-        self._over, self._turns, self.passed = threading.Event(), 0, 0
+        self._over, self._turns = threading.Event(), 0
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -604,13 +604,20 @@ class Relay:
             for end in heard:
                 if end is self._server:
                     self._pairs.append((end.accept()[0], socket.create_connection(self._to, timeout=5)))
-                elif data := end.recv(65536):
-                    self.passed += 1
-                    across[end].sendall(data)
-                else:
+                elif not _moved(end, across[end]):
                     across[end].close()
                     end.close()
                     self._frozen |= {end, across[end]}  # over
+
+
+def _moved(end: socket.socket, to: socket.socket) -> bool:
+    """Pass on what is there; return False if either side has hung up."""
+    try:
+        data = end.recv(65536)
+        to.sendall(data)
+    except OSError:
+        return False
+    return bool(data)
 
 
 @pytest.mark.parametrize("guarded", [False, True])
