@@ -7,6 +7,7 @@ The exit code is 1 if anything was lost silently, differed, or leaked.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import sys
@@ -88,7 +89,7 @@ def _soak(asked: argparse.Namespace) -> bool:
         found = soak(asked.soak, Path(folder), asked.seed, told=_note)
     command = f"python -m benchmarks.reliability soak --soak {asked.soak:g}"
     _write(asked, "soak", began, command=command, soak=found)
-    print(table(msgspec.to_builtins({"command": command, "soak": found})))
+    print(table(json.loads((asked.out / "soak.json").read_bytes())))
     for line in (*found.wrong, *found.leaks):
         print(line, file=sys.stderr)
     return not found.wrong and not found.leaks

@@ -30,6 +30,7 @@ class Epochs:
     track : the epoch that is followed, once one is
     later : epochs that wait for their turn, oldest first
     ended : epochs that the session has left behind
+    before : how far it was followed before it had to make room for others, if it had to
     """
 
     session: str
@@ -38,10 +39,15 @@ class Epochs:
     track: Track | None = None
     later: list[m.Stream] = field(default_factory=list)
     ended: set[int] = field(default_factory=set)
+    before: m.Stream | None = None
 
     def tracks(self, epoch: int) -> Track | None:
         """Return the track of this epoch, if it is the one that is followed."""
         return self.track if self.track is not None and self.track.epoch == epoch else None
+
+    def is_over(self, epoch: int) -> bool:
+        """Whether the session has left this epoch behind."""
+        return epoch in self.ended or (self.before is not None and epoch < self.before.epoch)
 
     def waits(self, epoch: int) -> bool:
         """Whether this epoch will be begun when those before it are filled."""
@@ -60,8 +66,17 @@ class Epochs:
             streams = streams[at + 1 :]
         elif self.track is not None:
             effects = self._end(self.track)
-        self.later = [stream for stream in streams if stream.epoch not in self.ended]
+        self.later = [stream for stream in streams if stream.epoch not in self.ended and self.has_news(stream)]
         return effects
+
+    def has_news(self, stream: m.Stream) -> bool:
+        """Whether a stream has anything that came after `before`."""
+        then = self.before
+        return then is None or (stream.epoch, stream.last_seq) > (then.epoch, then.last_seq)  # epochs are clocks
+
+    def first_of(self, epoch: int) -> int:
+        """Return the first seq of an epoch that was not followed `before`."""
+        return self.before.last_seq + 1 if self.before is not None and self.before.epoch == epoch else 1
 
     def next_epoch(self) -> m.Stream | None:
         """Return the epoch whose turn it is, if one waits and the one before it is filled."""

@@ -54,6 +54,7 @@ _ANSWERS: dict[type[m.Talk], type[m.Talk]] = {
 }
 
 
+_LET_GO = 4096  # sessions that made room: 64 at once come and go for months before one is forgotten
 _REMEMBERED = 64  # requests by place; one is under way for each scan that is being repaired
 
 
@@ -97,6 +98,7 @@ class Follower:
         self._ordered, self._limits, self._session, self._stored = ordered, limits, session, stored
         self.state: Literal["greeting", "proving", "following"] = "greeting"
         self._sessions: dict[str, Epochs] = {}
+        self._let_go: dict[str, m.Stream] = {}  # sessions that made room, and how far they were followed: as `sessions`
         self._streams: list[m.Stream] = []
         self._greeted: int | None = None  # epoch of whom we have greeted
         self._alive_at = 0.0
@@ -241,28 +243,52 @@ class Follower:
         return epochs.track if epoch is None else epochs.tracks(epoch)
 
     def _epochs(self, session: str) -> Epochs:
-        return self._sessions.setdefault(session, Epochs(session, self._ordered, self._limits))
+        known = self._sessions.get(session)
+        return known or Epochs(session, self._ordered, self._limits, before=self._let_go.get(session))
 
-    def _make_room(self, session: str) -> list[Effect]:
-        """Let the session go that was begun longest ago, if there would be too many with this one."""
-        if session in self._sessions or len(self._sessions) < self._limits.sessions:
-            return []
-        oldest = self._sessions.pop(next(iter(self._sessions)))
-        return [] if oldest.track is None else oldest.track.end()
+    def _follow(self, session: str) -> tuple[Epochs, list[Effect]]:
+        """Begin to follow a session if we do not yet; the one that was begun longest ago makes room for it."""
+        room: list[Effect] = []
+        epochs = self._epochs(session)
+        if session not in self._sessions and len(self._sessions) >= self._limits.sessions:
+            oldest = self._sessions.pop(next(iter(self._sessions)))
+            if oldest.track is not None:
+                room = oldest.track.end()
+                self._remember(oldest.session, oldest.track)
+        self._sessions[session] = epochs
+        return epochs, room
+
+    def _remember(self, session: str, track: Track) -> None:
+        """Keep how far a session was followed: should it come again, it goes on there."""
+        self._let_go.pop(session, None)
+        self._let_go[session] = m.Stream(
+            session=session, epoch=track.epoch, first_seq=1, last_seq=track.gaps.contiguous
+        )
+        if len(self._let_go) > _LET_GO:
+            del self._let_go[next(iter(self._let_go))]
+
+    def _to_follow(self) -> list[str]:
+        """Sessions of the welcome: those that we follow, then the newest of the others, if we do not have it all."""
+        listed = dict.fromkeys(s.session for s in self._streams)
+        news = {s.session for s in self._streams if self._epochs(s.session).has_news(s)}
+        ours = [session for session in listed if session in self._sessions]
+        others = [session for session in listed if session in news - self._sessions.keys()]
+        return [*ours, *others[-self._limits.sessions :]]
 
     def _proved(self, now: float) -> list[Effect]:
         self.state = "following"
         self._requests.forget_all_but(m.Snapshot)
         effects: list[Effect] = []
-        for session in [*dict.fromkeys(s.session for s in self._streams)][-self._limits.sessions :]:  # the newest
-            effects += self._make_room(session)
+        for session in self._to_follow():
+            epochs, room = self._follow(session)
+            effects += room
             streams = [s for s in self._streams if s.session == session]
-            epochs = self._epochs(session)
             if self._take == "attach":
                 self._want(m.Attach(request_id=next(self._ids), session=session))
             elif self._take == "new" and epochs.track is None:
                 epochs.ended.update(s.epoch for s in streams[:-1])
-                effects += epochs.begin(streams[-1], streams[-1].last_seq + 1, now)
+                now_on = streams[-1].last_seq + 1 if epochs.before is None else epochs.first_of(streams[-1].epoch)
+                effects += epochs.begin(streams[-1], now_on, now)
             else:
                 effects += epochs.line_up(streams, now)
         return effects + self.tick(now)
@@ -272,31 +298,34 @@ class Follower:
         effects: list[Effect] = []
         for session, epochs in self._sessions.items():
             while (stream := epochs.next_epoch()) is not None:
-                effects += epochs.begin(stream, 1, now)
-                if not epochs.later and self._take == "snapshot":
+                first = epochs.first_of(stream.epoch)
+                effects += epochs.begin(stream, first, now)
+                if first == 1 and not epochs.later and self._take == "snapshot":
                     self._want(m.Snapshot(request_id=next(self._ids), session=session, epoch=stream.epoch))
         return effects
 
     def _stranger(self, message: Message, now: float) -> list[Effect]:
         """A session or epoch we do not follow: a new one, or a publisher that started again."""
         header = message.header
-        epochs = self._sessions.get(header.session) or Epochs(header.session, self._ordered, self._limits)
-        if header.epoch in epochs.ended or self._requests.under_way(m.Attach, header.session):
+        epochs = self._epochs(header.session)
+        if epochs.is_over(header.epoch) or self._requests.under_way(m.Attach, header.session):
             return []
-        if epochs.waits(header.epoch):  # reliable ones will be asked for in their turn
+        assert isinstance(header, m.Reliable | m.Unnumbered)
+        last_seq = header.seq if isinstance(header, m.Reliable) else header.last_seq
+        stream = m.Stream(session=header.session, epoch=header.epoch, first_seq=1, last_seq=last_seq)
+        # reliable ones will be asked for in their turn, or are known
+        if epochs.waits(header.epoch) or not epochs.has_news(stream):
             return [Deliver(message)] if isinstance(header, m.Unnumbered) and not isinstance(header, m.Echo) else []
         if self._take != "new" or epochs.track is not None:
             return self._greet_again(now)
-        stream = m.Stream(session=header.session, epoch=header.epoch, first_seq=1, last_seq=0)
-        room = self._make_room(header.session)
-        self._sessions[header.session] = epochs
-        return [*room, *epochs.begin(stream, 1, now), *self.published(message, now)]
+        epochs, room = self._follow(header.session)
+        return [*room, *epochs.begin(stream, epochs.first_of(header.epoch), now), *self.published(message, now)]
 
     def _attached(self, stream: m.Stream, now: float) -> list[Effect]:
         known = self._track(stream.session, stream.epoch)
         here = 0 if known is not None else min(self._stored(stream.session, stream.epoch), stream.last_seq)
-        effects = self._make_room(stream.session)
-        effects += self._epochs(stream.session).begin(stream, max(stream.first_seq, here + 1), now)
+        epochs, effects = self._follow(stream.session)
+        effects += epochs.begin(stream, max(stream.first_seq, here + 1), now)
         late = stream.first_seq > here + 1 and known is None
         return [*effects, Lost(stream.session, here + 1, stream.first_seq - 1)] if late else effects
 
