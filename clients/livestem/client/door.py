@@ -1,4 +1,7 @@
-"""The two bound sockets of a publisher, behind a guard if there are keys: opened, closed, and opened anew.
+"""The two bound sockets of a publisher, behind a guard: opened, closed, and opened anew.
+
+Results are always guarded, because whoever connects to their XPUB gets a queue: it has `subscribers` places. The ROUTER
+has `_TALKING` times as many, so that who finds no place is told so. Acquisition is guarded if there are keys.
 
 Whoever uses the sockets holds its own lock while they are renewed.
 
@@ -27,6 +30,7 @@ from livestem.wire import messages as m
 _ACQUISITION_QUEUE = 1000  # messages: the resend buffer holds what a service that pauses for longer will ask for
 _ROUTER_QUEUE = 8  # messages of an answer: enough to keep a connection busy until the hub's next look
 _LINGER_MS = 1000
+_TALKING = 2  # times the followers: as many again may be told that there is no place
 
 
 class Door:
@@ -35,7 +39,7 @@ class Door:
     Parameters
     ----------
     context : zmq.Context
-        Not used with `keys`: a guard has its own.
+        Not used behind a guard, which has its own.
     endpoint : Endpoint
     stream : {"acq", "res"}
     limits : Limits
@@ -63,9 +67,9 @@ class Door:
         keys: Keys | None = None,
         on_rejected: Callable[[WireError], None] | None = None,
     ) -> None:
-        self.endpoint, self._limits = endpoint, limits
+        self.endpoint, self._stream, self._limits = endpoint, stream, limits
         self._queue = limits.subscriber_queue if stream == "res" else _ACQUISITION_QUEUE
-        self._guard = None if keys is None else Guard(keys, stream, on_rejected)
+        self._guard = Guard(keys, stream, on_rejected) if keys is not None or stream == "res" else None
         self._context = context if self._guard is None else self._guard.context
         try:
             self._open()
@@ -90,18 +94,22 @@ class Door:
 
     def somebody_left(self) -> bool:
         """Return whether a key was removed since this was asked: then `renew`."""
-        return self._guard is not None and self._guard.somebody_left()
+        allowed = None if self._guard is None else self._guard.allowed
+        return allowed is not None and allowed.somebody_left()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether every place to listen is taken, and somebody waits for one."""
+        return self._guard is not None and self._guard.wanted(self._stream)
 
     def renew(self) -> None:
         """End every connection: who may will be back at once."""
-        unbind(self.xpub)
-        unbind(self.router)
+        self._unbind()
         self._open()
 
     def close_sockets(self) -> None:
         """Close the sockets; what is queued is given a second to leave."""
-        unbind(self.xpub, _LINGER_MS)
-        unbind(self.router, _LINGER_MS)
+        self._unbind(_LINGER_MS)
 
     def close(self) -> None:
         """Dismiss the guard, after the sockets."""
@@ -109,15 +117,32 @@ class Door:
             self._guard.close()
 
     def _open(self) -> None:
-        self.xpub = self._bound(zmq.XPUB, self.endpoint.endpoint, self._queue)
+        self.xpub = self._bound(zmq.XPUB, self.endpoint.endpoint, self._stream, self._queue)
         self.xpub.setsockopt(zmq.XPUB_VERBOSER, 1)  # tell of every subscriber, so that they can be counted
         try:
-            self.router = self._bound(zmq.ROUTER, self.endpoint.talk, _ROUTER_QUEUE)
+            self.router = self._bound(zmq.ROUTER, self.endpoint.talk, self._talk, _ROUTER_QUEUE)
             self.router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a peer whose line was cut comes back under its own name
         except LivestemError:
+            self._let_go(self._stream)
             self.xpub.close(linger=0)
             raise
         self.router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # say that a peer's queue is full, instead of dropping
 
-    def _bound(self, kind: int, endpoint: str, queue: int) -> Socket:
-        return bound(self._context, kind, endpoint, self._limits, self._guard, queue=queue)
+    @property
+    def _talk(self) -> str:
+        return f"{self._stream}.talk"
+
+    def _bound(self, kind: int, endpoint: str, domain: str, queue: int) -> Socket:
+        places = None if self._stream == "acq" else self._limits.subscribers * (1 if kind == zmq.XPUB else _TALKING)
+        return bound(
+            self._context, kind, endpoint, self._limits, self._guard, domain=domain, places=places, queue=queue
+        )
+
+    def _let_go(self, domain: str) -> None:
+        if self._guard is not None:
+            self._guard.let_go(domain)
+
+    def _unbind(self, linger_ms: int = 0) -> None:
+        for domain, socket in ((self._stream, self.xpub), (self._talk, self.router)):
+            self._let_go(domain)
+            unbind(socket, linger_ms)

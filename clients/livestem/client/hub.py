@@ -258,6 +258,8 @@ class Hub:
         elif isinstance(request, m.Probe):
             echo = m.Echo(nonce=request.nonce, epoch=self.epoch, sent_ns=time.time_ns())
             self._publish(encode(echo, stream=self._stream))
+            if self._door.crowded:  # it may wait outside in vain: whose SUB knocks ZeroMQ does not say
+                self._reception.refuse_full(peer, request)
         elif isinstance(request, m.RequestScan):
             self._reception.reply(peer, self._answer_scan(request))
         elif isinstance(request, m.Verdict):

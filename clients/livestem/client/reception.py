@@ -135,6 +135,11 @@ class Reception:
         if peer in self.heard or len(self.heard) < self._limits.subscribers:
             return True
         if isinstance(request, m.Hello):
-            reason = f"{len(self.heard)} clients are here, which is all {self._server} allows; close one, or raise "
-            self.reply(peer, m.Refusal(request_id=request.request_id, reason=reason + "`subscribers` of its limits"))
+            self.refuse_full(peer, request)
         return False
+
+    def refuse_full(self, peer: bytes, request: m.Talk) -> None:
+        """Say that all places are taken."""
+        most = self._limits.subscribers
+        reason = f"{most} clients are here, which is all {self._server} allows; close one, or raise `subscribers` of "
+        self.reply(peer, m.Refusal(request_id=request.request_id, reason=reason + "its limits"))

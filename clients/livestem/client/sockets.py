@@ -41,11 +41,23 @@ _IDLE_S, _AGAIN_S, _TRIES = 10, 5, 2  # of the system's own words on an idle lin
 _UNHEARD_MS = 20_000  # for what was sent: the largest message needs 27 Mbit/s to be through by then
 
 
-def bound(context: Context, kind: int, endpoint: str, limits: Limits, guard: Guard | None, *, queue: int) -> Socket:
+def bound(
+    context: Context,
+    kind: int,
+    endpoint: str,
+    limits: Limits,
+    guard: Guard | None,
+    *,
+    domain: str,
+    places: int | None,
+    queue: int,
+) -> Socket:
     """Return a socket that is bound, guarded if there is a guard.
 
     Parameters
     ----------
+    domain, places
+        As `Guard.secure`'s.
     queue : int
         Messages kept for one slow peer before the socket drops for it.
 
@@ -54,9 +66,9 @@ def bound(context: Context, kind: int, endpoint: str, limits: Limits, guard: Gua
     TransportError
         If the endpoint is in use; the message says what to do.
     UsageError
-        If it is open to the network and unguarded.
+        If it is open to the network and there are no keys.
     """
-    if guard is None:
+    if guard is None or guard.allowed is None:
         refuse_open_bind(endpoint)
     _refuse_taken_path(endpoint)
     socket = context.socket(kind)
@@ -65,10 +77,12 @@ def bound(context: Context, kind: int, endpoint: str, limits: Limits, guard: Gua
     socket.setsockopt(zmq.SNDHWM, queue)
     socket.setsockopt(zmq.BACKLOG, _BACKLOG)
     if guard is not None:
-        guard.secure(socket)
+        guard.secure(socket, domain, places)
     try:
         socket.bind(endpoint)
     except zmq.ZMQError as e:
+        if guard is not None:
+            guard.let_go(domain)
         socket.close(linger=0)
         why = "is in use by another program" if e.errno == zmq.EADDRINUSE else f"cannot be bound ({e.strerror})"
         raise TransportError(f"{endpoint} {why}; stop that program or choose another endpoint") from e

@@ -26,7 +26,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     accumulator_bytes             the scan is refused; estimated from the plan at `scan_start`
     finals_bytes                  the scan is refused, with the chip size that would fit; estimated likewise
     free_disk_bytes               the scan is refused while less than this would be left
-    subscribers                   a further client's `hello` is refused until one has been silent for ten seconds
+    subscribers                   a further client's `hello` is refused until one has been silent for ten seconds; a
+                                  further connection to results until one is closed (``limit``)
     subscriber_queue              what is newer is dropped for who does not read: live maps for good, finals come again
     open_scans                    an open scan that is silent for 10 s is finished; else a further one is refused
     waiting_tiles                 the oldest early tile (before its `scan_start`) is dropped and counted (``limit``)
