@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.reliability.processes import Service, end, run, start, wait_for
+from benchmarks.reliability.processes import Service, digests, end, run, start, wait_for
 
 from livestem.client import Subscriber
 from livestem.wire import messages as m
@@ -161,7 +161,7 @@ class Kills:
     def _judged(self, kill: Kill, service: Service, subscriber: Subscriber, code: int) -> Outcome:
         folder = service.finished("sitting", self._clean["scan_id"])
         result = json.loads((folder / "result.json").read_bytes())
-        same = result["digest"] == self._clean["digest"]
+        same = digests(result) == digests(self._clean)
         wrong = list(_wrong_finals(subscriber))
         if code != 0:
             wrong.append(f"the source ended with {code}: {(service.folder / 'source.log').read_text('utf-8')[-300:]}")

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reliability.processes import PLACES, Proxied, proxied, wait_for
+from benchmarks.reliability.processes import PLACES, Digests, Proxied, digests, proxied, wait_for
 from benchmarks.reliability.proxy import BLOWS, Blow
 
 from livestem.client import Acquisition, Subscriber
@@ -127,7 +127,7 @@ class Matrix:
         self._at = at
         self._scans = {name: Scan(frames) for name, frames in FRAMES.items()}
         self._numbers = itertools.count()
-        self._clean = {name: self._clean_digest(name) for name in FRAMES}
+        self._clean = {name: self._clean_digests(name) for name in FRAMES}
 
     def run(self, case: Case) -> Outcome:
         """Run one case; what does not come in time is wrong, and the next one has a calm network again."""
@@ -168,7 +168,7 @@ class Matrix:
         slow_s = 1.2 * BLOW_S / (whole // 4)  # between the tiles of the second quarter
 
         def open_(link: FaultyLink) -> Acquisition:
-            acquisition = Acquisition(session, self._at.bind, recorded=True, link=link)
+            acquisition = Acquisition(session, self._at.bind, link=link)
             acquisition.wait_for_service(20)
             opened.append(acquisition)
             sent.clear()
@@ -202,7 +202,7 @@ class Matrix:
         with JournalRecording(folder / "journal.sqlite") as journal:
             here = {place(tile) for tile in journal.tiles()}
         wrong = list(_wrong_finals(result, heard))
-        same = result["digest"] == self._clean[case.frames]
+        same = digests(result) == self._clean[case.frames]
         expected = {"abort": "aborted", "vanish": "incomplete"}.get(case.microscope, "complete")
         if result["status"] != expected:
             wrong.append(f"status {result['status']}, not {expected}")
@@ -216,13 +216,13 @@ class Matrix:
             wrong.append("another digest")
         return Outcome(case, result["status"], same, len(missing), tuple(wrong), 0.0)
 
-    def _clean_digest(self, frames: str) -> str:
+    def _clean_digests(self, frames: str) -> Digests:
         scan, session = self._scans[frames], f"clean-{FRAMES[frames]}"
-        with Acquisition(session, self._at.bind, recorded=True) as acquisition:
+        with Acquisition(session, self._at.bind) as acquisition:
             acquisition.wait_for_service(20)
             send_scan(acquisition, scan)
         folder = self._at.service.finished(session, scan.scan_id)
-        return str(json.loads((folder / "result.json").read_bytes())["digest"])
+        return digests(json.loads((folder / "result.json").read_bytes()))
 
 
 def run_matrix(

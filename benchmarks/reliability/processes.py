@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.reliability.proxy import Proxy
 
@@ -17,9 +18,15 @@ from processes import Service, end, run, start, wait_for  # noqa: E402
 
 from ports import free_pairs  # noqa: E402
 
-__all__ = ["PLACES", "Proxied", "Service", "end", "proxied", "run", "start", "wait_for"]
+__all__ = ["PLACES", "Digests", "Proxied", "Service", "digests", "end", "proxied", "run", "start", "wait_for"]
 
 PLACES = ("adapter's PUB", "adapter's ROUTER", "service's XPUB", "service's ROUTER")
+Digests = tuple[str, str]
+
+
+def digests(result: dict[str, Any]) -> Digests:
+    """Return what runs of one scan share if nothing was lost or spoilt: of the data counted in, of the label maps."""
+    return result["input_digest"], result["digest"]
 
 
 @dataclass(frozen=True)

@@ -158,9 +158,10 @@ def soak(seconds: float, folder: Path, seed: int, told: Callable[[str], None] = 
             wrong.append(f"told lost: {steady.lost[:3]}")
         steady.close()
         at.service.assert_well()
-    digests, scans = {header.digest for header in done}, {(header.session, header.scan_id) for header in done}
-    if len(digests) != 1:
-        wrong.append(f"{len(digests)} digests of one scan")
+    seen = {(header.input_digest, header.digest) for header in done}
+    scans = {(header.session, header.scan_id) for header in done}
+    if len(seen) != 1:
+        wrong.append(f"{len(seen)} digests of one scan")
     if not len(done) == len(scans) == counts["scans"]:
         wrong.append(f"{len(done)} scan_done of {len(scans)} scans were heard, {counts['scans']} were sent")
     return Soak(round(watch.at_s, 1), **counts, samples=tuple(watch.samples), wrong=tuple(wrong))

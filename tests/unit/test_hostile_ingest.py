@@ -154,6 +154,17 @@ def test_a_plan_of_nonsense_is_a_scan_like_any_other(case: Case, tmp_path: Path,
     assert result.finals.maps
 
 
+def test_a_result_of_two_measurements_under_one_name_says_so(tmp_path: Path, encoders: Encoders):
+    """The first half of one run, and all of another: what is kept is of both, and whole."""
+    house = House(tmp_path, **NOTHING_ASKED)
+    one, other = (list(messages(FIELD, tiles(FIELD, seed=seed))) for seed in (0, 1))
+    half = len(one) // 2
+    house.take([*one[:half], *other[1:]])
+    ((scan, status),) = house.finished
+    warnings = conclude(scan, status, encoders).warnings
+    assert status == "complete" and any(w.startswith(f"{half - 1} tiles were refused") for w in warnings)
+
+
 EXTREMES = {
     "all zero": lambda rng, shape: np.zeros(shape),
     "as bright as can be": lambda rng, shape: np.full(shape, 2.0**40),

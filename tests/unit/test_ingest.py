@@ -317,7 +317,7 @@ def test_duplicates_are_counted_and_conflicts_rejected(house):
     assert house.count("livestem_tiles_duplicate_total") == 1
     assert house.count("livestem_rejected_total", reason="conflict") == 1
     house.take(stream[5:])
-    assert [status for _, status in house.finished] == ["complete"]
+    assert [(scan.contradictions, status) for scan, status in house.finished] == [(1, "complete")]
 
 
 def test_a_scan_that_is_done_is_not_done_again(house):

@@ -54,6 +54,7 @@ def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanRes
         input_digest=accumulator.input_digest(),
         registration=accumulator.registration,
         finals=finals,
+        contradictions=scan.contradictions,
     )
 
 

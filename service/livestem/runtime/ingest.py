@@ -255,7 +255,11 @@ class Ingest:
             raise WireError("limit", f"{scan.life.tiles} tiles of one scan; send larger ones")
         counts = scan.accumulator.counts or 0
         with scan.lock:
-            is_new = scan.accumulator.apply(message)
+            try:
+                is_new = scan.accumulator.apply(message)
+            except WireError as e:
+                scan.contradictions += e.reason in ("conflict", "overlap")
+                raise
             if is_new and scan.arrived is None:
                 scan.arrived = scan.heard
         if not is_new:

@@ -40,6 +40,7 @@ class OpenScan:
     repair: Repair | None = None  # once its numbers are settled and it lacks something
     status: Status | None = None  # how it ended, once it is over
     reason: str | None = None  # why it is not complete then
+    contradictions: int = 0  # tiles that were refused because others are at their place
     live: object = None  # what live scoring keeps for this scan; nobody else's business
     heard: float = field(default_factory=time.monotonic)  # the last word that counts for it
     started: float = field(default_factory=time.monotonic)

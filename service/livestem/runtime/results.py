@@ -51,6 +51,7 @@ class ScanResult:
     input_digest: str
     finals: Finals
     registration: Registration | None = None
+    contradictions: int = 0  # tiles that were refused because others are at their place
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -58,7 +59,16 @@ class ScanResult:
         missing = (f"{len(self.missing)} bands of rows are missing",) if self.missing else ()
         last = () if self.last_frame is None else (self.last_frame,)
         unregistered = self.registration.warnings if self.registration is not None else ()
-        return (*missing, *last, *unregistered, *self.finals.warnings)
+        return (*missing, *self._contradicted(), *last, *unregistered, *self.finals.warnings)
+
+    def _contradicted(self) -> tuple[str, ...]:
+        if not self.contradictions:
+            return ()
+        tiles = "1 tile was" if self.contradictions == 1 else f"{self.contradictions} tiles were"
+        return (
+            f"{tiles} refused because other data are at their place: two measurements were sent under this name, and "
+            "what is kept may be of both; take the scan again under another name",
+        )
 
 
 def write_result(folder: Path, result: ScanResult) -> None:
