@@ -85,6 +85,23 @@ def test_ctrl_c_in_mid_replay_aborts_the_scan_and_frees_the_endpoint(service: Se
     service.assert_well()
 
 
+def test_ctrl_c_while_the_service_is_away_does_not_say_that_it_was_heard(written: Path, tmp_path: Path):
+    with Service(tmp_path) as service:
+        flags = (written / "haadf.hspy", written / "eds.hspy", "--acquisition", service.acquisition)
+        sender = start("replay", *flags, "--session", "unheard", "--dwell-us", 20_000)
+        try:
+            wait_for(lambda: service.metric("livestem_tiles_received_total") >= 4)
+            end(service.process, signal.SIGKILL)
+            sender.send_signal(signal.SIGINT)
+            assert sender.wait(30) == 130
+            assert sender.stderr is not None
+            assert re.fullmatch(
+                r"livestem: stopped; the service was not there .* incomplete scan\n", sender.stderr.read()
+            )
+        finally:
+            end(sender)
+
+
 def test_a_source_that_vanishes_leaves_an_incomplete_scan_and_a_free_service(written: Path, tmp_path: Path):
     (tmp_path / "serve.toml").write_text("vanish_s = 2.0\n")
     with Service(tmp_path, "--config", tmp_path / "serve.toml") as service:

@@ -253,6 +253,11 @@ class Acquisition:
         """How many of the messages published so far, from the first one on, every attached service has stored."""
         return self._publisher.buffer.acknowledged
 
+    @property
+    def all_acknowledged(self) -> bool:
+        """Whether every attached service has stored everything published so far; also told after `close`."""
+        return self._waiting.all_acknowledged
+
     def close(self) -> None:
         """Stop publishing and free the endpoint; at once, whoever has not got everything."""
         self._closed = True

@@ -19,7 +19,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -33,7 +33,19 @@ class StoppedError(Exception):
 
     Neither an error of livestem, which a command may survive, nor a `KeyboardInterrupt`, whose words the option parser
     loses.
+
+    Parameters
+    ----------
+    kept : callable
+        Returns what is kept; asked when it is told, after everybody had their last word.
     """
+
+    def __init__(self, kept: Callable[[], str]) -> None:
+        super().__init__()
+        self._kept = kept
+
+    def __str__(self) -> str:
+        return f"stopped; {self._kept()}"
 
 
 class _Told:
@@ -79,9 +91,9 @@ def regular() -> Iterator[None]:
 
 
 @contextmanager
-def unfinished(kept: str) -> Iterator[None]:
+def unfinished(kept: str | Callable[[], str]) -> Iterator[None]:
     """Say what an interruption leaves of the work that is done here."""
     try:
         yield
     except KeyboardInterrupt as e:
-        raise StoppedError(f"stopped; {kept}") from e
+        raise StoppedError(lambda: kept if isinstance(kept, str) else kept()) from e

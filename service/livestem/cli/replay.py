@@ -66,9 +66,20 @@ def send_with_bar(
             on_tile(tile)
             bar(tile)
 
-        with ending.unfinished(f"the service keeps what it has of {recording.scan_id}, as an aborted scan"):
+        with ending.unfinished(aborted(recording.scan_id, lambda: source.all_acknowledged)):
             writer = send_scan(source, recording, plan=plan, speed=times, on_tile=sent)
     print(told(source.session, writer), flush=True)
+
+
+def aborted(scan_id: str, heard: Callable[[], bool]) -> Callable[[], str]:
+    """Return what tells how a scan ends that is broken off here: `heard` says whether the service knows of it."""
+
+    def words() -> str:
+        if heard():
+            return f"the service keeps what it has of {scan_id}, as an aborted scan"
+        return f"the service was not there to hear it: what it has of {scan_id} it will finish as an incomplete scan"
+
+    return words
 
 
 def say(text: str) -> None:

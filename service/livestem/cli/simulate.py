@@ -10,7 +10,7 @@ import typer
 
 from livestem.cli import ending
 from livestem.cli import options as o
-from livestem.cli.replay import Speed, Wait, parse_speed, say, send_with_bar, told
+from livestem.cli.replay import Speed, Wait, aborted, parse_speed, say, send_with_bar, told
 from livestem.client.acquisition import Acquisition, new_session
 from livestem.client.endpoints import Endpoint
 from livestem.domain.errors import LivestemError, UsageError
@@ -131,8 +131,14 @@ def _send(
     from livestem.simulator.faulty_link import FaultyLink
     from livestem.simulator.faulty_source import send_with_faults
 
+    sources: list[Acquisition] = []  # one after the other, if its program is to start again
+
+    def heard() -> bool:
+        return bool(sources) and sources[-1].all_acknowledged
+
     def opened(link: FaultyLink) -> Acquisition:
         source = Acquisition(session, at, recorded=True, link=link, keys=keys, tell=say)
+        sources.append(source)
         try:
             source.wait_for_service(wait_s)
         except LivestemError:
@@ -148,7 +154,7 @@ def _send(
                 beam(tile)
                 bar(tile)
 
-            with ending.unfinished(f"the service keeps what it has of {simulation.scan_id}, as an aborted scan"):
+            with ending.unfinished(aborted(simulation.scan_id, heard)):
                 writer = send_with_faults(opened, simulation, faults, speed=times, on_tile=sent, seed=simulation.seed)
     finally:
         if truth is not None:
