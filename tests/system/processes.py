@@ -131,6 +131,11 @@ class Service:
 
     def restart(self) -> None:
         """Start it (again, once it has been killed): the same command, the same store, the same ports."""
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Start it as `restart`, and do not wait until it is well."""
         with self.log.open("a", encoding="utf-8") as log:
             self.process = start(
                 "serve",
@@ -141,7 +146,6 @@ class Service:
                 stderr=subprocess.STDOUT,
                 within=self._within,
             )
-        self.wait_ready()
 
     def wait_ready(self) -> None:
         """Return once it answers; what does not is ended."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from livestem.runtime.segmenter import Segmenter
     from livestem.runtime.settings import Settings
+    from livestem.runtime.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +78,21 @@ def _run(settings: Settings, *, quiet: bool) -> None:
     """Run the segmenter until somebody stops it; what ends it otherwise is in the log, too."""
     from livestem.domain.errors import LivestemError
     from livestem.domain.notices import notice
+    from livestem.runtime.notices import Notices
+    from livestem.runtime.room import open_store
     from livestem.runtime.segmenter import Segmenter
 
+    announce = (lambda text: None) if quiet else Teller()
+    stop = ending.stop_on_signals()
+
+    def opened() -> Store:
+        store = open_store(settings, Notices(announce), stop)
+        if store is None:
+            raise ending.StoppedError(lambda: "nothing was begun, what was open still is")
+        return store
+
     try:
-        stop = ending.stop_on_signals()
-        segmenter = Segmenter(settings, (lambda text: None) if quiet else Teller())
+        segmenter = Segmenter(settings, announce, opened)
         try:
             _watch(segmenter, stop)
         finally:

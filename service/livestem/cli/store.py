@@ -92,9 +92,8 @@ def prune(
             typer.echo(f"{scan.name} {scan.status}")
         typer.echo(f"would remove {what} of {_count(going)}, {_size(freed)}")
         return
-    scans_of(root)  # a store that is none is not made one
-    with Store(root) as writer:
-        going = prunable(scans_of(root), now_ns=time.time_ns(), older_than_s=age_s, keep_last=keep_last)
+    going = prunable(scans_of(root), now_ns=time.time_ns(), older_than_s=age_s, keep_last=keep_last)
+    with Store(root, make_room=True) as writer:  # which nobody can read where it is alone; open scans are seen again
         _agreed(going, what, asked=yes)
         _remove(writer, going, what)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from livestem.domain.errors import StoreError, UsageError
 from livestem.runtime.catalogue import ListedScan, folder_of, reading
-from livestem.runtime.disk import not_written
+from livestem.runtime.disk import connect_to_read, not_written
 from livestem.runtime.journal import JOURNAL
 from livestem.runtime.results import FILES
 from livestem.runtime.store import CATALOG, forget
@@ -79,7 +79,7 @@ def _scan(source: Path, to: Path) -> None:
     if journal.is_file() and not journal.is_symlink():
         try:
             with (
-                contextlib.closing(sqlite3.connect(f"{journal.resolve().as_uri()}?mode=ro", uri=True)) as db,
+                contextlib.closing(connect_to_read(journal)) as db,
                 contextlib.closing(sqlite3.connect(to / JOURNAL)) as copy,
             ):
                 db.backup(copy)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from livestem.domain.errors import StoreError, UsageError
+from livestem.domain.errors import DiskFullError, StoreError, UsageError
 from livestem.domain.names import check_name
+from livestem.runtime.disk import connect_to_read, is_full
 from livestem.runtime.store import CATALOG, check_catalogue
 
 
@@ -50,11 +51,13 @@ def reading(root: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         raise StoreError(f"{root} is no store of livestem: it has no {CATALOG}; name one with --store")
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        with contextlib.closing(connect_to_read(path)) as db:
             if check_catalogue(db, root) == 0:
                 raise StoreError(f"{path} is empty; name another store with --store")
             yield db
     except sqlite3.Error as e:
+        if is_full(e):
+            raise DiskFullError(f"the store {root} cannot be read: its disk is full; make room there") from e
         raise StoreError(f"the store {root} cannot be read: {e}; name another with --store") from e
 
 

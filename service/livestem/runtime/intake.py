@@ -139,10 +139,14 @@ class Intake:
         try:
             write()
         except StoreError as e:
-            self.blocked = f"{e}; until then nothing is taken from the adapters, and nothing is lost"
-            self._tried_at = time.monotonic()
+            self.block(e)
             return False
         return True
+
+    def block(self, error: StoreError) -> None:
+        """Take nothing more until what waits can be written."""
+        self.blocked = f"{error}; until then nothing is taken from the adapters, and nothing is lost"
+        self._tried_at = time.monotonic()
 
     def _take(self, adapter: _Adapter, effect: Effect) -> None:
         if isinstance(effect, Deliver):

@@ -32,6 +32,7 @@ from livestem.domain.errors import DiskFullError, LivestemError, SourceError
 from livestem.domain.parameters import PRESETS
 from livestem.protocol.publisher import Publisher
 from livestem.runtime.decision import Decisions
+from livestem.runtime.disk import RETRY_S
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.finisher import Finisher
 from livestem.runtime.http_endpoint import HttpEndpoint
@@ -64,14 +65,21 @@ class Segmenter:
     settings : Settings
     announce : callable, optional
         Called with one line for a person when something worth telling happens.
+    open_store : callable, optional
+        Opens the store of the settings; by default at once, or not at all.
 
     Raises
     ------
     LivestemError
-        If a port or the store is in use, or the preset's weights are missing.
+        If a port or the store is in use, the store's disk is full, or the preset's weights are missing.
     """
 
-    def __init__(self, settings: Settings, announce: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        announce: Callable[[str], None] = lambda text: None,
+        open_store: Callable[[], Store] | None = None,
+    ) -> None:
         self.settings, self.tell = settings, Notices(announce)
         self.metrics = Metrics()
         self._stop = threading.Event()
@@ -83,7 +91,7 @@ class Segmenter:
         self._encoders = Encoders.configured(settings)
         self._encoders.of(PRESETS[settings.processing.preset or "default"])  # what is missing is said now
         with ExitStack() as opened:  # closes what is open already if a later part cannot be opened
-            self.store = opened.enter_context(Store(settings.store_path))
+            self.store = opened.enter_context(open_store() if open_store else Store(settings.store_path))
             self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             opened.callback(self._context.term)
             self._hub = opened.enter_context(self._bind())
@@ -173,15 +181,28 @@ class Segmenter:
             about = {"session": session, "scan_id": scan_id}
             self._open_session(session)
             try:
-                scan = self._ingest.resume(session, scan_id)
+                scan = self._resumed(session, scan_id)
             except LivestemError as e:
                 self.tell("scan_not_resumed", f"scan {scan_id} is not resumed: {e}", **about, reason=str(e))
                 if isinstance(e, SourceError):
                     self._tell_broken(session, scan_id, str(e))
                 continue
+            if scan is None:
+                return
             then = "waits for its sender" if scan.status is None else "is over, its finals are made"
             text = f"scan {scan_id} is resumed with {scan.life.tiles} tiles and {then}"
             self.tell("scan_resumed", text, **about, tiles=scan.life.tiles)
+
+    def _resumed(self, session: str, scan_id: str) -> OpenScan | None:
+        """Resume a scan as soon as there is room to open its journal; None if we are stopped before."""
+        while not self._stop.is_set():
+            try:
+                return self._ingest.resume(session, scan_id)
+            except DiskFullError as e:
+                self._intake.block(e)  # until its first turns
+                self._alive()
+                self._stop.wait(RETRY_S)
+        return None
 
     def _finished(self, scan: OpenScan) -> None:
         """A scan that was begun again while its finals were made is open, whatever they said."""

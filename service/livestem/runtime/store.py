@@ -26,7 +26,7 @@ from livestem.domain.names import check_name
 from livestem.domain.support import SupportSet
 from livestem.protocol.publisher import Numbered
 from livestem.protocol.resend import Frames
-from livestem.runtime.disk import not_written
+from livestem.runtime.disk import connect_alone, is_full, not_written
 from livestem.wire import messages as m
 from livestem.wire.codec import decode, nest
 
@@ -70,31 +70,48 @@ class Store:
     ----------
     root : Path
         Its folder; made if it is not there.
+    make_room : bool
+        Open it also where its disk is full, to remove something: nobody else can read it then, and it counts no start.
 
     Raises
     ------
+    DiskFullError
+        If there is no room for what a store needs to be opened.
     StoreError
         If another process writes to it, it cannot be written, or a newer livestem made it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, make_room: bool = False) -> None:
         self.root = root
         self._lock = threading.Lock()
         try:
             root.mkdir(parents=True, exist_ok=True)
             self._lock_file = _lock(root / _LOCK)
         except OSError as e:
-            raise StoreError(f"the store {root} cannot be used: {e}; choose another with --store") from e
+            raise _unusable(root, e) from e
         try:
-            self._db = sqlite3.connect(root / CATALOG, isolation_level=None, check_same_thread=False)
-            self._prepare()
+            self._open(make_room)
         except sqlite3.Error as e:
             self._lock_file.close()
-            raise StoreError(f"the store {root} cannot be used: {e}; choose another with --store") from e
+            raise _unusable(root, e) from e
         except StoreError:
-            self._db.close()
             self._lock_file.close()
             raise
+
+    def _open(self, make_room: bool) -> None:
+        path = self.root / CATALOG
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare()
+        except (sqlite3.Error, StoreError) as e:
+            self._db.close()
+            if not (make_room and isinstance(e, sqlite3.Error) and is_full(e)):
+                raise
+            self._db = connect_alone(path)
+            if self._db.execute("PRAGMA user_version").fetchone() != (FORMAT,):  # no room to bring it up to date
+                self._db.close()
+                raise
+            self.starts = 0
 
     def _prepare(self) -> None:
         version = check_catalogue(self._db, self.root)
@@ -198,8 +215,9 @@ class Store:
 
     def close(self) -> None:
         """Fold the log in and let the next writer have the store."""
-        with self._lock, contextlib.suppress(sqlite3.Error):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with self._lock:
+            with contextlib.suppress(sqlite3.Error):  # what the log holds is safe there, too
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._db.close()
         self._lock_file.close()
 
@@ -231,6 +249,13 @@ class Store:
                 self._db.execute(sql, values)
         except sqlite3.Error as e:
             raise not_written(f"the store {self.root}", e) from e
+
+
+def _unusable(root: Path, error: OSError | sqlite3.Error) -> StoreError:
+    """Return the error of a store that cannot be opened; one whose disk is full is not to be left for another."""
+    if is_full(error):
+        return not_written(f"the store {root}", error)
+    return StoreError(f"the store {root} cannot be used: {error}; choose another with --store")
 
 
 def is_in_use(root: Path) -> bool:
