@@ -42,6 +42,7 @@ BLOW_S, DELAY_S = 0.5, 0.05
 MICROSCOPE = ("none", "drop", "dup", "corrupt", "reorder", "stall", "abort", "restart", "vanish")
 
 Place = tuple[str, int, int, int]  # modality, frame, first row, rows
+Line = tuple[str, int, int, int, int | None]  # modality, frame, row, first column, columns (None: to the right edge)
 
 
 @dataclass(frozen=True)
@@ -246,14 +247,14 @@ def place(tile: Tile) -> Place:
     return "haadf" if isinstance(tile, HaadfTile) else "eds", tile.frame, tile.y, height(tile)
 
 
-def lines(places: set[Place]) -> set[tuple[str, int, int]]:
-    """Return every (modality, frame, row) of some tiles."""
-    return {(modality, frame, y + i) for modality, frame, y, rows in places for i in range(rows)}
+def lines(places: set[Place]) -> set[Line]:
+    """Return every row of some tiles: they are as wide as the field."""
+    return {(modality, frame, y + i, 0, None) for modality, frame, y, rows in places for i in range(rows)}
 
 
-def rows_of(missing: list[dict[str, Any]]) -> set[tuple[str, int, int]]:
-    """Return every (modality, frame, row) that a result tells is missing."""
-    return {(t["modality"], t["frame"], t["y"] + i) for t in missing for i in range(t["h"])}
+def rows_of(missing: list[dict[str, Any]]) -> set[Line]:
+    """Return every row, or part of one, that a result tells is missing."""
+    return {(t["modality"], t["frame"], t["y"] + i, t.get("x", 0), t.get("w")) for t in missing for i in range(t["h"])}
 
 
 def _heard(subscriber: Subscriber) -> list[m.Header]:

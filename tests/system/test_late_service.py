@@ -148,6 +148,22 @@ def test_an_instrument_gives_what_it_keeps_and_the_rest_is_listed(bench: Bench, 
     assert kept or "no longer had" in result["reason"]
 
 
+def test_a_quadrant_that_never_came_is_listed_as_what_it_is(bench: Bench):
+    bench.serve()
+    with bench.open(Limits(), recorded=False) as instrument:
+        instrument.wait_for_service(20.0)
+        with instrument.start_scan(Bands.plan, "bands") as scan:
+            for frame, y, x in np.ndindex(FRAMES, 2, 2):
+                if (frame, y, x) != (1, 1, 1):
+                    quadrant = np.full((SIDE // 2, SIDE // 2), 100 + frame, "<u2")
+                    scan.haadf(quadrant, frame=frame, y=y * SIDE // 2, x=x * SIDE // 2)
+        result = bench.result("bands")
+    half = SIDE // 2
+    assert result["missing_tiles"] == [{"modality": "haadf", "frame": 1, "y": half, "h": half, "x": half, "w": half}]
+    assert result["coverage"] == {"haadf": 1 - 1 / (4 * FRAMES)} and result["status"] == "incomplete"
+    assert result["warnings"][0] == "1 rectangles are missing"
+
+
 def test_a_recorded_scan_that_nobody_can_read_again_is_listed_and_its_source_leaves(bench: Bench):
     """By hand, so without a way to make tiles again: the service asks, hears that they are gone, and acknowledges."""
     bench.serve()

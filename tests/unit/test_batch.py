@@ -16,6 +16,8 @@ from test_live import FakeEncoders
 from livestem.domain.errors import LivestemError, SourceError, UsageError
 from livestem.domain.parameters import PRESETS
 from livestem.domain.support import SupportClass, SupportSet
+from livestem.domain.tiles import HaadfTile
+from livestem.runtime import received
 from livestem.runtime.batch import run_batch
 from livestem.runtime.conclude import conclude
 from livestem.runtime.encoders import Encoders
@@ -151,6 +153,31 @@ def test_missing_rows_are_listed_and_their_chips_have_no_data(tmp_path):
     assert (labels[2:4] == -1).all() and (labels[:2] >= 0).all() and (labels[4:] >= 0).all()
     assert result.coverage.haadf == pytest.approx(2 / 3)
     assert len(result.missing) == 4 and "missing" in result.warnings[0]
+
+
+def test_what_is_missing_of_narrow_tiles_is_listed_exactly_and_what_is_scattered_by_rows(tmp_path):
+    def narrow(width: int) -> list[HaadfTile]:
+        """Return both frames; of rows 8 to 15 of frame 1 every second piece of this width has gone."""
+        parts = [p for p in tiles(plan()) if isinstance(p, HaadfTile)]
+        (cut,) = (p for p in parts if (p.frame, p.y) == (1, 8))
+        pieces = [(y, x) for y in range(0, 8, width) for x in range(0, 24, width) if (x + y) // width % 2]
+        left = [
+            HaadfTile(frame=1, y=8 + y, x=x, values=np.ascontiguousarray(cut.values[y : y + width, x : x + width]))
+            for y, x in pieces
+        ]
+        return [p for p in parts if p is not cut] + left
+
+    exact = run(tmp_path / "exact", Field(plan(eds=False), narrow(8)))
+    assert [(t.frame, t.y, t.h, t.x, t.w) for t in exact.missing] == [(1, 8, 8, 0, 8), (1, 8, 8, 16, 8)]
+    assert exact.warnings[0] == "2 rectangles are missing" and exact.scattered == 0
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(received, "MOST_HOLES", 90)
+        coarse = run(tmp_path / "coarse", Field(plan(eds=False), narrow(1)))
+    assert [(t.frame, t.y, t.h, t.x, t.w) for t in coarse.missing] == [(1, 8, 8, 0, None)]
+    assert coarse.coverage.haadf == pytest.approx(1 - 96 / (2 * 24 * 24))
+    assert coarse.warnings[:2] == (
+        "1 bands of rows are missing", "what is missing is scattered in 1 frames: their rows are listed whole",
+    )  # fmt: skip
 
 
 def test_a_partly_swept_frame_does_not_skew_anything(tmp_path):

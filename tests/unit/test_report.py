@@ -252,6 +252,21 @@ def test_the_stored_exposure_says_what_was_scanned(result, tmp_path):
     assert image is not None and np.argwhere(np.isnan(image)).tolist() == [[3, 5]]
 
 
+def test_where_no_exposure_is_stored_a_black_pixel_of_a_missing_tile_is_no_data(result, tmp_path):
+    missing = [
+        {"modality": "haadf", "frame": 0, "y": y, "h": 4, **columns} for y, columns in ((4, {"x": 8, "w": 9}), (20, {}))
+    ]
+    other = edited(result, tmp_path / "e", missing_tiles=missing)
+    with h5py.File(other / "result.hspy", "r+") as file:
+        experiments = file["Experiments"]
+        if "HAADF exposure" in experiments:
+            del experiments["HAADF exposure"]
+        experiments["HAADF"]["data"][...] = 0
+    expected = np.zeros((24, 24), bool)
+    expected[4:8, 8:17] = expected[20:] = True
+    np.testing.assert_array_equal(np.isnan(read_scan(other).image), expected)
+
+
 def test_a_black_pixel_that_was_scanned_is_data(tmp_path):
     dark = [replace(p, values=p.values * 0) if isinstance(p, HaadfTile) else p for p in tiles(plan())]
     run(tmp_path / "out", Field(parts=dark))

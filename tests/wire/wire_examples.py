@@ -132,6 +132,17 @@ def plain() -> dict[str, Example]:
             ),
             (), "res", "raw",
         ),
+        "scan_done part": (
+            m.ScanDone(
+                **of_scan, status="incomplete", coverage=coverage,
+                missing_tiles=(
+                    m.MissingTile(modality="haadf", frame=1, y=0, h=2, w=3),
+                    m.MissingTile(modality="haadf", frame=1, y=2, h=2, x=3, w=3),
+                ),
+                input_digest="ab", digest="cd", timings_s={},
+            ),
+            (), "res", "raw",
+        ),
         "suggestion": (
             m.Suggestion(**of_scan, origin_nm=(1.0, 2.0), size_nm=(3.0, 4.0), reason="boundary"), (), "res", "raw",
         ),

@@ -155,17 +155,21 @@ class Accumulator:
         return m.Coverage(**{k: p.occupancy.coverage(self._frames(k)) for k, p in self._parts().items()})
 
     def missing(self) -> tuple[m.MissingTile, ...]:
-        """Return the rows that never came."""
+        """Return what never came."""
         return tuple(t for k, p in self._parts().items() for t in p.occupancy.missing(k, self._frames(k)))
 
     def lacking(self, frame: int) -> tuple[m.Rectangle, ...]:
-        """Return the rows of a frame that never came whole, as they are asked for."""
+        """Return what of a frame never came, as it is asked for."""
         return tuple(
-            m.Rectangle(modality="haadf" if k == "haadf" else "eds", y=y, x=0, h=h, w=p.occupancy.shape[1])
+            m.Rectangle(modality="haadf" if k == "haadf" else "eds", **hole._asdict())
             for k, p in self._parts().items()
             if frame < self._frames(k)
-            for y, h in p.occupancy.holes(frame)
+            for hole in p.occupancy.holes(frame)
         )
+
+    def scattered(self) -> int:
+        """Count the frames, of each modality, whose holes are told in whole rows."""
+        return sum(p.occupancy.scattered(self._frames(k)) for k, p in self._parts().items())
 
     def lacking_frames(self, frames: int) -> list[int]:
         """Return those of the first `frames` that lack something."""
@@ -173,7 +177,7 @@ class Accumulator:
         return [f for f in range(frames) if any(f < most and not occupancy.complete(f) for most, occupancy in parts)]
 
     def holes(self) -> int:
-        """Count the bands of rows that are missing of frames before each modality's newest."""
+        """Count the rectangles that are missing of frames before each modality's newest."""
         parts = self._parts().items()
         return sum(len(p.occupancy.missing(k, p.occupancy.newest)) for k, p in parts)
 

@@ -16,13 +16,12 @@ from livestem.runtime.finals import Finals, finalise
 from livestem.runtime.journal import JournalRecording
 from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.recount import count_in
-from livestem.runtime.results import ScanResult
+from livestem.runtime.results import MISSING_TOLD, ScanResult
 from livestem.wire import messages as m
 
 Final = tuple[m.Reliable, Sequence[NDArray[Any]]]  # a header and its arrays, not numbered yet
 
 _LONGEST_REASON = 4096  # what a text on the wire may have; the source's own words may have as much
-_MISSING_TOLD = 4096  # bands in a message; the result file lists them all
 
 
 def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanResult:
@@ -48,6 +47,7 @@ def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanRes
         reason=reason,
         coverage=accumulator.coverage(),
         missing=missing,
+        scattered=accumulator.scattered(),
         covered=Covered.of(accumulator),
         last_frame=_last_frame(accumulator),
         counts=accumulator.counts,
@@ -133,7 +133,7 @@ def final_messages(result: ScanResult) -> list[Final]:
         scan_id=scan_id,
         status=result.status,  # type: ignore[arg-type]
         coverage=result.coverage,
-        missing_tiles=result.missing[:_MISSING_TOLD],
+        missing_tiles=result.missing[:MISSING_TOLD],
         input_digest=result.input_digest,
         digest=finals.digest,
         timings_s=finals.timings_s,

@@ -20,7 +20,7 @@ from livestem.runtime.encoders import Encoders, UnavailableError
 from livestem.runtime.metrics import Metrics
 from livestem.runtime.notices import Notices
 from livestem.runtime.open_scan import OpenScan
-from livestem.runtime.results import ScanResult, write_result
+from livestem.runtime.results import MISSING_TOLD, ScanResult, write_result
 from livestem.runtime.store import Store
 from livestem.wire import messages as m
 
@@ -152,7 +152,7 @@ class Finisher:
             scan_id=scan.scan_id,
             status="failed",
             coverage=accumulator.coverage(),
-            missing_tiles=accumulator.missing(),
+            missing_tiles=accumulator.missing()[:MISSING_TOLD],
             input_digest=accumulator.input_digest(),
             digest="",
             timings_s={},

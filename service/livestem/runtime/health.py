@@ -58,7 +58,7 @@ class Vitals:
     subscriptions : to results
     silent_s : since anything was heard of the open scan that has been silent longest; 0 with none open
     result_age_s : since the newest live message of the open scan that has waited longest; 0 with none open
-    missing_open : bands of rows missing from open scans, of frames before the newest
+    missing_open : rectangles missing from open scans, of frames before the newest
     """
 
     dead: tuple[str, ...] = ()

@@ -65,7 +65,7 @@ class Metrics:
         self.subscriber_gaps = self._counter("livestem_subscriber_gaps", "Messages sent again to subscribers")
         self.missing = self._gauge(
             "livestem_tiles_missing",
-            "Missing bands of rows: of open scans in frames before the newest, and of the last finished scan",
+            "Missing rectangles: of open scans in frames before the newest, and of the last finished scan",
             scan=("open", "finished"),
         )
         self._adapters = self._gauge("livestem_adapters_configured", "Acquisition adapters of the configuration")

@@ -5,12 +5,16 @@ a rectangle that overlaps an earlier one in part, is rejected: detectors do not 
 
 The checksum knows every value by its frame and pixel and is a sum, so it is the same whatever the order, the tiles and
 the form in which the values came. It says what was measured; where registration then put it is another matter.
+
+What never came is told in rectangles that do not overlap, and exactly: the columns of one are a whole gap in each of
+its rows, and no row above or below has just this gap. So rows that lack everything are one band. Of a frame that would
+take more than `MOST_HOLES` rectangles the rows that are not whole are told whole: coarse, and said so.
 """
 
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +23,21 @@ from livestem.domain.errors import WireError
 from livestem.wire import messages as m
 
 MOST_SEEN = 2**30  # bytes of maps of frames that are here in part: 64 of 4096 x 4096 pixels, 4096 of 512 x 512
+MOST_HOLES = 1024  # of one frame and modality: eight detectors' tiles a row of 128; single pixels could make millions
 _WORD = 2**64
 _PLACE, _VALUE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)  # odd and without pattern: any would do
 # The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): every bit in changes half of the bits out.
 _MIX = (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB))
 _LAST = np.uint64(31)
+
+
+class Hole(NamedTuple):
+    """A rectangle of a frame, pixels: first row, first column, rows, columns."""
+
+    y: int
+    x: int
+    h: int
+    w: int
 
 
 class Occupancy:
@@ -112,20 +126,27 @@ class Occupancy:
         return np.zeros(self.shape, dtype=bool) if seen is None else seen
 
     def missing(self, modality: str, frames: int) -> tuple[m.MissingTile, ...]:
-        """Return the bands of rows that never came whole, frame by frame."""
-        bands = []
+        """Return what never came, frame by frame; full rows without `x` and `w`."""
+        found = []
         for frame in range(frames):
-            bands += [m.MissingTile(modality=modality, frame=frame, y=y, h=h) for y, h in self.holes(frame)]
-        return tuple(bands)
+            for y, x, h, w in self.holes(frame):
+                columns = None if w == self.shape[1] else w
+                found.append(m.MissingTile(modality=modality, frame=frame, y=y, h=h, x=x, w=columns))
+        return tuple(found)
 
-    def holes(self, frame: int) -> list[tuple[int, int]]:
-        """Return the bands (first row, rows) of a frame that never came whole."""
+    def holes(self, frame: int) -> list[Hole]:
+        """Return what of a frame never came, from the top; of one that is too scattered in whole rows."""
         if self.complete(frame):
             return []
         seen = self._seen.get(frame)
-        absent = np.ones(self.shape[0], dtype=bool) if seen is None else ~seen.all(axis=1)
-        edges = np.flatnonzero(np.diff(np.concatenate(([False], absent, [False])).astype(np.int8)))
-        return [(y, end - y) for y, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)]
+        if seen is None:
+            return [Hole(0, 0, *self.shape)]
+        return rectangles(~seen, MOST_HOLES)
+
+    def scattered(self, frames: int) -> int:
+        """Return of how many of the first `frames` more is told to be missing than is: in whole rows."""
+        begun = [frame for frame, left in self._left.items() if left and frame < frames]
+        return sum(sum(hole.h * hole.w for hole in self.holes(frame)) > self._left[frame] for frame in begun)
 
     def visits(self, frames: int) -> NDArray[np.uint32]:
         """Return (H, W) in how many of the first `frames` each pixel came, where the beam swept it."""
@@ -145,6 +166,23 @@ class Occupancy:
         """Return the share of expected pixels that came, 0..1."""
         expected = frames * self.shape[0] * self.shape[1]
         return self.pixels / expected if expected else 0.0
+
+
+def rectangles(absent: NDArray[np.bool_], most: int) -> list[Hole]:
+    """Return what a mask (H, W) is made of (see the module), by y and then x; if that is more than `most`, its rows."""
+    height, width = absent.shape
+    first = np.flatnonzero(np.append(True, (absent[1:] != absent[:-1]).any(axis=1)))  # of each band of equal rows
+    edges = np.diff(absent[first].astype(np.int8), axis=1, prepend=0, append=0)
+    (band, x), (_, right) = np.nonzero(edges == 1), np.nonzero(edges == -1)
+    gaps = np.zeros((len(first) + 2, width), dtype=np.int32)  # where one begins: its end
+    gaps[band + 1, x] = right
+    begins, ends = (np.flatnonzero(gaps[band + beside, x] != right) for beside in (0, 2))
+    if len(begins) > most:
+        return rectangles(np.repeat(absent.any(axis=1, keepdims=True), width, axis=1), height)
+    begins, ends = (at[np.lexsort((band[at], right[at], x[at]))] for at in (begins, ends))  # as pairs
+    y, bottom = first[band[begins]], np.append(first, height)[band[ends] + 1]
+    columns = (y, x[begins], bottom - y, right[begins] - x[begins])
+    return sorted(Hole(*hole) for hole in zip(*(c.tolist() for c in columns), strict=True))
 
 
 def as_words(values: NDArray[Any]) -> NDArray[np.uint64]:

@@ -30,6 +30,7 @@ from livestem.stages.descriptors import differences
 from livestem.wire import messages as m
 
 FORMAT = 1
+MISSING_TOLD = 4096  # rectangles in a message, 250 kB; the result file lists them all
 COVERAGE = "coverage.npz"
 FILES = frozenset(["journal.sqlite", "labels.npz", CHIPS, COVERAGE, "result.hspy", "result.json"])
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: equal label maps give equal bytes
@@ -45,6 +46,7 @@ class ScanResult:
     reason: str | None  # why it is not complete
     coverage: m.Coverage
     missing: tuple[m.MissingTile, ...]
+    scattered: int  # frames of which `missing` is told in whole rows
     covered: Covered
     last_frame: str | None  # how far it came, if not to its end
     counts: int | None
@@ -56,10 +58,16 @@ class ScanResult:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know."""
-        missing = (f"{len(self.missing)} bands of rows are missing",) if self.missing else ()
         last = () if self.last_frame is None else (self.last_frame,)
         unregistered = self.registration.warnings if self.registration is not None else ()
-        return (*missing, *self._contradicted(), *last, *unregistered, *self.finals.warnings)
+        return (*self._absent(), *self._contradicted(), *last, *unregistered, *self.finals.warnings)
+
+    def _absent(self) -> tuple[str, ...]:
+        if not self.missing:
+            return ()
+        what = "bands of rows" if all(tile.w is None for tile in self.missing) else "rectangles"
+        coarse = f"what is missing is scattered in {self.scattered} frames: their rows are listed whole"
+        return (f"{len(self.missing)} {what} are missing", *((coarse,) if self.scattered else ()))
 
     def _contradicted(self) -> tuple[str, ...]:
         if not self.contradictions:

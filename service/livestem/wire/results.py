@@ -100,13 +100,20 @@ class Descriptors(OfScan, frozen=True, kw_only=True, forbid_unknown_fields=True,
     regions: tuple[Region, ...]
 
 
-class MissingTile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Rows of a frame that never came: the full-width band [y, y + h)."""
+class MissingTile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A rectangle of a frame that never came: rows [y, y + h), columns [x, x + w).
+
+    Attributes
+    ----------
+    w : None: up to the right edge; so of full rows neither `x` nor `w` is sent
+    """
 
     modality: Key
     frame: Index
     y: Index
     h: Side
+    x: Index = 0
+    w: Side | None = None
 
 
 class CoverageMap(OfScan, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="coverage_map"):

@@ -5,7 +5,7 @@ Rules
 * A fact that this version does not know is left alone, one that is absent is not shown: results of one format may
   have more or fewer keys.
 * A HAADF pixel that was never visited is no data. Where the result does not store the exposure, it is one of value
-  0 in a row of which tiles are missing.
+  0 in a missing tile.
 * Lengths are calibrated where the result's are: the pixel is multiplied by the calibration's factor.
 """
 
@@ -212,9 +212,10 @@ def _image(path: Path, facts: Facts, least_rows: int) -> tuple[NDArray[np.float6
     if exposure is not None and exposure.shape == image.shape:
         image[exposure == 0] = np.nan
         return image, pixel_nm
-    rows = np.zeros(len(image), bool)
+    missing = np.zeros(image.shape, bool)
     for tile in facts.missing_tiles:
         if tile.modality == "haadf":
-            rows[tile.y : tile.y + tile.h] = True
-    image[rows[:, None] & (image == 0)] = np.nan
+            right = None if tile.w is None else tile.x + tile.w
+            missing[tile.y : tile.y + tile.h, tile.x : right] = True
+    image[missing & (image == 0)] = np.nan
     return image, pixel_nm
