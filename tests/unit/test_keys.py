@@ -178,6 +178,18 @@ def test_the_command_makes_and_lists_and_never_tells_a_secret(tmp_path: Path, mo
     assert not any(secret in told for secret in secrets for told in (made, text, table))
 
 
+@pytest.mark.parametrize("columns", ["20", "80", "200"])
+def test_a_listed_key_is_never_cut(columns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """People compare them."""
+    monkeypatch.setenv("COLUMNS", columns)
+    name = "x" * 60
+    runner = CliRunner()
+    assert runner.invoke(app, ["keys", "new", name, "--keys", str(tmp_path)]).exit_code == 0
+    listed = runner.invoke(app, ["keys", "list", "--keys", str(tmp_path)]).stdout
+    (row,) = json.loads(runner.invoke(app, ["keys", "list", "--json", "--keys", str(tmp_path)]).stdout)
+    assert len(row["public_key"]) == 40 and row["public_key"] in listed and name in listed
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

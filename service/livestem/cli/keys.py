@@ -82,6 +82,9 @@ def _rows(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return list(found.values()), wrong
 
 
+_WIDEST = 1000  # characters: a name has 64, a key 40
+
+
 def _print(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -91,4 +94,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         here = "here" if row["own"] else "elsewhere"
         table.add_row(row["name"], ", ".join(row["roles"]) or "-", here, Text(row["public_key"], no_wrap=True))
-    Console().print(table)
+    console = Console()
+    whole = console.measure(table, options=console.options.update(width=_WIDEST)).maximum
+    console.width = max(console.width, whole)  # keys are compared with others': never cut
+    console.print(table)
