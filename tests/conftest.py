@@ -28,6 +28,7 @@ def recordings() -> Path:
     pytest.skip("real recordings: neither $LIVESTEM_DATA nor ../shared/data exists here")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the workers read the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Side by side, a file is one worker's, and all real processes are one worker's: they wait for each other's CPU."""
     for item in items:

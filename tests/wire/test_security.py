@@ -34,6 +34,7 @@ from livestem.client.connection import Connection
 from livestem.client.guard import Guard
 from livestem.client.hub import Hub
 from livestem.client.keys import new_pair
+from livestem.client.line import Line
 from livestem.domain.errors import LivestemError, RefusedError, TransportError, UsageError, WireError
 from livestem.domain.limits import Limits
 from livestem.protocol.follower import Refused
@@ -644,6 +645,20 @@ def test_a_line_that_is_cut_without_a_word_is_dialled_anew(
         heard += hear(subscriber, last)
         assert heard == list(range(1, last + 1)) and subscriber.lost == []
         assert data.lines >= 2 and talk.lines >= 2
+
+
+def test_a_line_that_was_dialled_anew_keeps_no_context():
+    """Nobody was there: what was to be said to them is let go with the line."""
+    context: zmq.Context[Any] = zmq.Context()
+    line = Line(context, zmq.DEALER, Endpoint(f"tcp://127.0.0.1:{free_pairs(1)[0]}"), None, Limits())
+    line.dial(f"tcp://127.0.0.1:{free_pairs(1)[0]}")
+    line.socket.send(b"hello")
+    line.redial()
+    line.close(100)
+    ended = threading.Thread(target=context.term, daemon=True)
+    ended.start()
+    ended.join(10.0)
+    assert not ended.is_alive()
 
 
 def test_no_socket_beats_by_itself(endpoint: Endpoint, context: Any, closing: ExitStack):

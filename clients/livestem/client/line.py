@@ -57,6 +57,7 @@ class Line:
         server = server_key(endpoint, keys)
         self.socket = context.socket(kind)
         common(self.socket, limits.message_bytes)
+        self.socket.setsockopt(zmq.LINGER, 0)  # what waits for a line that is hung up would keep the context for ever
         if server is not None and keys is not None:
             self.socket.curve_serverkey = server.encode()
             self.socket.curve_publickey, self.socket.curve_secretkey = keys.public.encode(), keys.secret.encode()
