@@ -26,11 +26,3 @@ def recordings() -> Path:
         if folder and Path(folder).is_dir():
             return Path(folder)
     pytest.skip("real recordings: neither $LIVESTEM_DATA nor ../shared/data exists here")
-
-
-@pytest.hookimpl(tryfirst=True)  # before the workers read the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, a file is one worker's, and all real processes are one worker's: they wait for each other's CPU."""
-    for item in items:
-        of_system = item.path.parent.name == "system"
-        item.add_marker(pytest.mark.xdist_group("system" if of_system else item.path.stem))
