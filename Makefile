@@ -17,13 +17,14 @@ TEST_ARGS ?=
 SIDE_BY_SIDE ?= --numprocesses auto --dist loadgroup --no-loadscope-reorder
 FUZZ_S ?= 60
 FUZZ_ARGS ?=
+BENCH_ARGS ?=
 
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
 # One pip at a time in one environment, and lint before tests.
 .NOTPARALLEL:
-.PHONY: help install install-vgg16 install-all demo test fast lint format schema check fuzz accuracy accuracy-quick reliability soak clean
+.PHONY: help install install-vgg16 install-all demo test fast lint format schema check fuzz accuracy accuracy-quick bench reliability soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand -t 16
@@ -65,6 +66,9 @@ accuracy: install-vgg16  ## the table of docs/accuracy.md: most of an hour [WEIG
 
 accuracy-quick: install-all  ## its quick form: that all of it still runs, and about where it stands
 	$(BIN)/python -m benchmarks.accuracy --quick
+
+bench: install-all  ## how fast, beside what one would do instead: the tables of docs/performance.md [BENCH_ARGS=--quick]
+	$(BIN)/python -m benchmarks.performance $(BENCH_ARGS)
 
 reliability: install-all  ## 10 000 cases, every fault and every blow, 100 kills: most of an hour
 	$(BIN)/python -m benchmarks.reliability cases matrix kills

@@ -1,0 +1,1 @@
+"""How fast livestem is, beside what one would do instead; ``python -m benchmarks.performance --help``."""
