@@ -163,12 +163,15 @@ class World:
     # --- what came of it ---
 
     def delivered(self, epoch: int, session: str = "") -> list[int]:
-        """Return the seq of every reliable message of an epoch (and session) as delivered."""
-        headers = [e.message.header for e in self.effects if isinstance(e, Deliver)]
-        found = [h for h in headers if isinstance(h, m.Agreement) and h.epoch == epoch]
-        found = [h for h in found if session in ("", h.session)]
+        """Return the seq of every reliable message of an epoch (and session) as delivered; each must be its own."""
+        found = [h for h in self.heard(epoch) if session in ("", h.session)]
         assert all(h.agreement == {str(epoch): {str(h.seq): None}} for h in found), "a message is not its own"
         return [h.seq for h in found]
+
+    def heard(self, epoch: int) -> list[m.Agreement]:
+        """Return the reliable messages of an epoch as delivered, whoever may have written them in its name."""
+        headers = [e.message.header for e in self.effects if isinstance(e, Deliver)]
+        return [h for h in headers if isinstance(h, m.Agreement) and h.epoch == epoch]
 
     @property
     def lost(self) -> list[int]:

@@ -250,7 +250,8 @@ def test_a_stream_goes_on_whatever_else_is_said(said: list[tuple[str, list[bytes
     world.run(15.0)
     assert world.publisher is not None and world.publisher.buffer.last_seq == len(said)
     assert world.follower.state == "following" and size(world.follower) < 100
-    assert len(world.delivered(5)) == len(set(world.delivered(5))) <= len(said)
+    numbers = [h.seq for h in world.heard(5)]  # a forged one may be among them: only keys tell who wrote it
+    assert len(numbers) == len(set(numbers))
 
 
 def in_its_name(frames: list[bytes]) -> list[bytes]:

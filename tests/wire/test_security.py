@@ -102,13 +102,13 @@ class Results:
             on_rejected=lambda e: self.rejected.append(e.reason),
         )  # fmt: skip
         self.hub.add(Publisher("s1", "res", 7, lambda: 0))
-        self.sent = itertools.count(1)
+        self._sent, self._in_turn = itertools.count(1), threading.Lock()
 
     def publish(self) -> int:
-        """Publish a final; return its number."""
-        number = next(self.sent)
-        agreement = m.Agreement(scan_id=f"scan-{number}", agreement={})
-        self.hub.publish("s1", agreement)
+        """Publish a final; return its number. Whichever thread does, they leave in the order of their numbers."""
+        with self._in_turn:
+            number = next(self._sent)
+            self.hub.publish("s1", m.Agreement(scan_id=f"scan-{number}", agreement={}))
         return number
 
 
