@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_t, wishart
 
 from livestem.domain.errors import StageError
-from livestem.stages.evidence import Samples, gains, log_evidence
+from livestem.stages.evidence import Evidence, Samples
 from livestem.stages.phases import communities_of_regions, phase_tree
 from livestem.stages.regions import edges, find_regions, grow
 
@@ -44,7 +44,7 @@ def test_the_evidence_is_the_product_of_predictive_densities(rng):
         scatter = scatter + kappa / (kappa + 1) * np.outer(row - mean, row - mean)
         mean = (kappa * mean + row) / (kappa + 1)
         kappa, freedom = kappa + 1, freedom + 1
-    assert log_evidence(Samples.of(rows, np.zeros(6, int)))[0] == pytest.approx(expected, rel=1e-10)
+    assert Evidence(3, 6).of(Samples.of(rows, np.zeros(6, int)))[0] == pytest.approx(expected, rel=1e-10)
 
 
 def test_the_prior_covariance_is_the_noise_of_whitened_features():
@@ -58,10 +58,11 @@ def test_the_prior_covariance_is_the_noise_of_whitened_features():
 def test_joined_samples_are_those_of_all_rows(seed: int, width: int, count: int):
     rows = np.random.default_rng(seed).normal(size=(2 * count, width)) * 10
     halves = Samples.of(rows, np.repeat([0, 1], count))
-    joined, whole = halves[[0]].joined(halves[[1]]), Samples.of(rows, np.zeros(2 * count, int))
-    assert joined.count[0] == 2 * count
-    assert joined.mean == pytest.approx(whole.mean)
-    assert joined.spread == pytest.approx(whole.spread, abs=1e-8)
+    whole = Samples.of(rows, np.zeros(2 * count, int))
+    halves.join(0, 1)
+    assert halves.count[0] == whole.count[0] == 2 * count and halves.width == width
+    assert halves.gram[0] == pytest.approx(whole.gram[0])
+    assert Evidence.among(whole).of(halves[[0]]) == pytest.approx(Evidence.among(whole).of(whole))
 
 
 def test_one_phase_gains_by_joining_and_two_lose(rng):
@@ -69,7 +70,8 @@ def test_one_phase_gains_by_joining_and_two_lose(rng):
     other = rng.normal(size=(40, 4)) + [3, 0, 0, 0]
     noisy = 6 * rng.normal(size=(40, 4))
     samples = Samples.of(np.concatenate([one[:20], one[20:], other, noisy]), np.repeat([0, 1, 2, 3], [20, 20, 40, 40]))
-    gain = gains(samples, log_evidence(samples), np.array([[0, 1], [0, 2], [0, 3]]))
+    evidence = Evidence.among(samples)
+    gain = evidence.gains(samples, evidence.of(samples), np.array([[0, 1], [0, 2], [0, 3]]))
     assert gain[0] > 0 > gain[1], "apart by three noises"
     assert gain[2] < 0, "equal means, but scatter of one and of six"
 

@@ -15,6 +15,13 @@ the pair of the largest gain is Ward's method; this is its form for covariances 
 Neighbouring chips share what their windows share, so N chips are fewer than N independent ones: every row counts as
 `independent` of one.
 
+How it is computed
+------------------
+All that counts of a sample is the Gram matrix of its rows with a one appended, ``sum [x 1]^T [x 1]``: joining samples
+is adding these. With the prior on its diagonal its determinant is that of the scatter about the mean, times the weight
+of the mean: one Cholesky factor of D + 1 columns is all that a pair of samples costs. What depends on the number of
+rows alone is looked up.
+
 References
 ----------
 .. [1] K. P. Murphy, Conjugate Bayesian analysis of the Gaussian distribution (2007), section 9.
@@ -35,7 +42,7 @@ _MEAN_PRIOR = 0.01  # of one observation: means of phases lie some ten noises ab
 _MORE_FREEDOM = 2  # degrees beyond the columns: the weakest prior whose covariance has a mean
 INDEPENDENT = 0.5
 """What a chip counts beside its neighbours: descriptors are taken from windows of twice its side."""
-_BLOCK = 1024  # pairs at a time: tens of megabytes for thirty columns
+_BLOCK = 256  # pairs at a time: half a megabyte for sixteen columns stays in a core's own cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,96 +51,114 @@ class Samples:
 
     Attributes
     ----------
-    count : (R,) rows
-    mean : (R, D)
-    spread : (R, D, D) sums of squares and products about the mean
+    gram : (R, D + 1, D + 1) sums of products of the rows' columns, the last of which is one
     """
 
-    count: Floats
-    mean: Floats
-    spread: Floats
+    gram: Floats
 
     @classmethod
     def of(cls, rows: Floats, labels: NDArray[np.integer[Any]]) -> Samples:
         """Return the samples of (V, D) rows by label 0 .. R - 1, of which each occurs."""
-        count = np.bincount(labels).astype(np.float64)
-        mean = np.stack([np.bincount(labels, column) for column in rows.T], axis=1) / count[:, None]
-        away = rows - mean[labels]
-        spread = np.zeros((len(count), rows.shape[1], rows.shape[1]))
-        for label in range(len(count)):
-            mine = away[labels == label]
-            spread[label] = mine.T @ mine
-        return cls(count, mean, spread)
+        ordered = _with_one(rows)[np.argsort(labels, kind="stable")]
+        ends = np.cumsum(np.bincount(labels))
+        begins = np.concatenate([[0], ends[:-1]])
+        return cls(np.stack([ordered[a:b].T @ ordered[a:b] for a, b in zip(begins, ends, strict=True)]))
 
     @classmethod
     def singles(cls, rows: Floats) -> Samples:
         """Return every row as a sample of its own."""
-        return cls(np.ones(len(rows)), rows.copy(), np.zeros((len(rows), rows.shape[1], rows.shape[1])))
+        one = _with_one(rows)
+        return cls(one[:, :, None] * one[:, None, :])
+
+    @property
+    def count(self) -> NDArray[np.intp]:
+        """(R,) rows of each."""
+        return np.rint(self.gram[:, -1, -1]).astype(np.intp)
+
+    @property
+    def width(self) -> int:
+        """Columns, D."""
+        return self.gram.shape[1] - 1
 
     def __len__(self) -> int:
-        return len(self.count)
+        return len(self.gram)
 
     def __getitem__(self, which: Any) -> Samples:
-        return Samples(self.count[which], self.mean[which], self.spread[which])
+        return Samples(self.gram[which])
 
-    def put(self, where: Any, others: Samples) -> None:
-        """Replace some samples, in place."""
-        self.count[where], self.mean[where], self.spread[where] = others.count, others.mean, others.spread
-
-    def joined(self, other: Samples) -> Samples:
-        """Return the samples joined one by one."""
-        count = self.count + other.count
-        between = self.mean - other.mean
-        mean = (self.count[:, None] * self.mean + other.count[:, None] * other.mean) / count[:, None]
-        weight = (self.count * other.count / count)[:, None, None]
-        spread = self.spread + other.spread + weight * between[:, :, None] * between[:, None, :]
-        return Samples(count, mean, spread)
+    def join(self, into: Any, others: Any) -> None:
+        """Add some samples to others, in place."""
+        self.gram[into] += self.gram[others]
 
 
-def log_evidence(samples: Samples, independent: float = 1.0) -> Floats:
-    """Return (R,) log evidence that each sample is of one phase, nats.
+def _with_one(rows: Floats) -> Floats:
+    return np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
+
+
+class Evidence:
+    """The log evidence of samples of some width; what depends on their number of rows alone is computed once.
 
     Parameters
     ----------
-    samples : Samples
-        Of whitened rows, centred on the field's mean.
+    width : int
+        Columns, D.
+    most : int
+        Rows of the largest sample, of all together for instance.
     independent : float
         What a row counts, 0 < independent <= 1.
     """
-    from scipy.special import gammaln, multigammaln
 
-    width = samples.mean.shape[1]
-    n = samples.count * independent
-    freedom = width + _MORE_FREEDOM
-    after = freedom + n
-    weight = _MEAN_PRIOR + n
-    scatter = samples.spread * independent
-    scatter += (_MEAN_PRIOR * n / weight)[:, None, None] * samples.mean[:, :, None] * samples.mean[:, None, :]
-    # The prior covariance is one in every direction; its matrix is that times (freedom - width - 1) = 1.
-    scatter[:, range(width), range(width)] += _MORE_FREEDOM - 1
-    gammas = gammaln((after[:, None] - np.arange(width)) / 2).sum(axis=1) + width * (width - 1) / 4 * np.log(np.pi)
-    return np.asarray(
-        gammas
-        - multigammaln(freedom / 2, width)
-        - n * width / 2 * np.log(np.pi)
-        - after / 2 * np.linalg.slogdet(scatter)[1]
-        + width / 2 * (np.log(_MEAN_PRIOR) - np.log(weight))
-    )
+    def __init__(self, width: int, most: int, independent: float = 1.0) -> None:
+        from scipy.special import gammaln
 
+        n = np.arange(most + 1) * independent
+        freedom, weight = width + _MORE_FREEDOM, _MEAN_PRIOR + n
+        after = freedom + n
 
-def gains(samples: Samples, evidence: Floats, pairs: NDArray[np.intp], independent: float = 1.0) -> Floats:
-    """Return (P,) what joining each pair of samples gains, nats.
+        def log_gamma(degrees: Floats) -> Floats:  # of D dimensions, but for a factor that cancels
+            return np.asarray(gammaln((degrees[:, None] - np.arange(width)) / 2).sum(axis=1))
 
-    Parameters
-    ----------
-    samples, evidence : R samples and their log evidence
-    pairs : (P, 2) numbers of samples
-    independent : float
-        As in `log_evidence`.
-    """
-    out = np.empty(len(pairs))
-    for start in range(0, len(pairs), _BLOCK):
-        a, b = pairs[start : start + _BLOCK].T
-        joined = log_evidence(samples[a].joined(samples[b]), independent)
-        out[start : start + _BLOCK] = joined - evidence[a] - evidence[b]
-    return out
+        self._independent = independent
+        # The prior covariance is one in every direction; its matrix is that times (freedom - width - 1) = 1.
+        self._prior = np.diag([_MORE_FREEDOM - 1.0] * width + [_MEAN_PRIOR])
+        self._half_after = after / 2
+        self._rest = (
+            log_gamma(after)
+            - log_gamma(np.full(1, float(freedom)))
+            - n * width / 2 * np.log(np.pi)
+            + width / 2 * (np.log(_MEAN_PRIOR) - np.log(weight))
+            + after / 2 * np.log(weight)  # of the mean, which the determinant has beside the scatter
+        )
+
+    @classmethod
+    def among(cls, samples: Samples, independent: float = 1.0) -> Evidence:
+        """Return the evidence for some samples, and whatever is joined of them."""
+        return cls(samples.width, int(samples.count.sum()), independent)
+
+    def of(self, samples: Samples) -> Floats:
+        """Return (R,) log evidence that each sample is of one phase, nats; rows whitened, and centred on the field."""
+        parts = [self._of(samples.gram[i : i + _BLOCK]) for i in range(0, len(samples), _BLOCK)]
+        return np.concatenate([np.empty(0), *parts])
+
+    def gains(self, samples: Samples, alone: Floats, pairs: NDArray[np.intp]) -> Floats:
+        """Return (P,) what joining each pair of samples gains, nats.
+
+        Parameters
+        ----------
+        samples : R samples
+        alone : (R,) the log evidence of each
+        pairs : (P, 2) numbers of samples
+        """
+        out = np.empty(len(pairs))
+        for start in range(0, len(pairs), _BLOCK):
+            a, b = pairs[start : start + _BLOCK].T
+            joined = samples.gram[a]
+            joined += samples.gram[b]
+            out[start : start + _BLOCK] = self._of(joined) - alone[a] - alone[b]
+        return out
+
+    def _of(self, gram: Floats) -> Floats:
+        count = np.rint(gram[:, -1, -1]).astype(np.intp)
+        factor = np.linalg.cholesky(gram * self._independent + self._prior)  # positive definite, by the prior
+        log_determinant = 2 * np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
+        return np.asarray(self._rest[count] - self._half_after[count] * log_determinant)

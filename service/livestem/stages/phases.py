@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livestem.domain.errors import StageError
-from livestem.stages.evidence import INDEPENDENT, Samples, gains, log_evidence
+from livestem.stages.evidence import INDEPENDENT, Evidence, Samples
 from livestem.stages.louvain import modularity, partition
 from livestem.stages.rows import Floats
 
@@ -83,30 +83,35 @@ def phase_tree(samples: Samples) -> PhaseTree:
     samples : Samples
         Of R >= 1 regions, of whitened, centred rows.
     """
-    single, count = samples, len(samples)
-    samples = single[np.arange(count)]  # a copy: joined in place
-    evidence = log_evidence(samples, INDEPENDENT)
-    pair_gain = _all_gains(samples, evidence)
-    gain = pair_gain.copy()
+    joined, count = samples[np.arange(len(samples))], len(samples)  # a copy: joined in place
+    evidence = Evidence.among(samples, INDEPENDENT)
+    alone = evidence.of(joined)
+    pair_gain = _all_gains(evidence, joined, alone)
+    gain, best = pair_gain.copy(), pair_gain.max(axis=1)  # of each region with a later one
     joins = np.zeros((max(count - 1, 0), 2), np.intp)
     gained = np.zeros(len(joins))
     for i in range(len(joins)):
-        a, b = divmod(int(gain.argmax()), count)
+        a = int(best.argmax())
+        b = int(gain[a].argmax())
         joins[i], gained[i] = (a, b), gain[a, b]
-        samples.put([a], samples[[a]].joined(samples[[b]]))
-        evidence[a] += evidence[b] + gained[i]
+        joined.join(a, b)
+        alone[a] += alone[b] + gained[i]
+        anew = best == np.maximum(gain[:, a], gain[:, b])  # whose best was one of the two
         gain[b, :] = gain[:, b] = -np.inf
         others = np.flatnonzero(np.isfinite(gain[a]) | np.isfinite(gain[:, a]))
         pairs = np.stack([np.minimum(a, others), np.maximum(a, others)], axis=1)
-        gain[pairs[:, 0], pairs[:, 1]] = gains(samples, evidence, pairs, INDEPENDENT)
-    return PhaseTree(single, pair_gain, joins, gained)
+        gain[pairs[:, 0], pairs[:, 1]] = evidence.gains(joined, alone, pairs)
+        anew[[a, b]] = True
+        best = np.maximum(best, gain[:, a])
+        best[anew] = gain[anew].max(axis=1)
+    return PhaseTree(samples, pair_gain, joins, gained)
 
 
-def _all_gains(samples: Samples, evidence: Floats) -> Floats:
+def _all_gains(evidence: Evidence, samples: Samples, alone: Floats) -> Floats:
     """Return (R, R) what joining each pair gains, above the diagonal; minus infinity elsewhere."""
     gain = np.full((len(samples), len(samples)), -np.inf)
     pairs = np.stack(np.triu_indices(len(samples), k=1), axis=1)
-    gain[pairs[:, 0], pairs[:, 1]] = gains(samples, evidence, pairs, INDEPENDENT)
+    gain[pairs[:, 0], pairs[:, 1]] = evidence.gains(samples, alone, pairs)
     return gain
 
 
@@ -160,13 +165,9 @@ def _split(samples: Samples, weight: Floats, nodes: NDArray[np.intp], seed: int)
 
 def _evidence(samples: Samples, groups: list[NDArray[np.intp]]) -> float:
     """Return the log evidence that each group is one phase."""
-    return float(log_evidence(_joined(samples, groups), INDEPENDENT).sum())
+    return float(Evidence.among(samples, INDEPENDENT).of(_joined(samples, groups)).sum())
 
 
 def _joined(samples: Samples, groups: list[NDArray[np.intp]]) -> Samples:
     """Return the groups as samples."""
-    joined = samples[[group[0] for group in groups]]
-    for place, group in enumerate(groups):
-        for i in group[1:]:
-            joined.put([place], joined[[place]].joined(samples[[i]]))
-    return joined
+    return Samples(np.stack([samples.gram[group].sum(axis=0) for group in groups]))

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livestem.stages.evidence import INDEPENDENT, Samples, gains, log_evidence
+from livestem.stages.evidence import INDEPENDENT, Evidence, Samples
 from livestem.stages.features import neighbour_pairs, neighbour_whitening, whiten_by_neighbours
 from livestem.stages.phases import phase_tree
 from livestem.stages.rows import Floats, Mask, valid_rows
@@ -128,31 +128,27 @@ def grow(rows: Floats, pairs: NDArray[np.intp], independent: float = 1.0) -> Lab
     Returns
     -------
     (N,) int
-        Regions, numbered from 0; a chip in no pair is a region of its own.
+        The region of each chip, named by its first one; a chip in no pair is a region of its own.
     """
-    labels = np.arange(len(rows))
     samples = Samples.singles(rows)
-    evidence = log_evidence(samples, independent)
-    edge = np.asarray(pairs, np.intp)
-    gain = gains(samples, evidence, edge, independent)
-    while True:
-        chosen = _mutual(edge, gain, len(samples))
-        if not chosen.size:
-            return labels
+    evidence = Evidence.among(samples, independent)
+    alone = evidence.of(samples)
+    into = np.arange(len(rows))  # the region that each has gone into, or itself
+    edge = np.sort(np.asarray(pairs, np.intp), axis=1)
+    gain = evidence.gains(samples, alone, edge)
+    while (chosen := _mutual(edge, gain, len(rows))).size:
         a, b = edge[chosen].T
-        samples.put(a, samples[a].joined(samples[b]))
-        evidence[a] += evidence[b] + gain[chosen]
-        into = np.arange(len(samples))
+        samples.join(a, b)
+        alone[a] += alone[b] + gain[chosen]
         into[b] = a
-        alive = np.ones(len(samples), bool)
-        alive[b] = False
-        renumbered = (np.cumsum(alive) - 1)[into]
-        changed = np.zeros(len(samples), bool)
+        edge, gain = _kept(np.sort(into[edge], axis=1), gain, len(rows))
+        changed = np.zeros(len(rows), bool)
         changed[a] = True
-        labels, samples, evidence, changed = renumbered[labels], samples[alive], evidence[alive], changed[alive]
-        edge, gain = _kept(np.sort(renumbered[edge], axis=1), gain, len(samples))
         anew = changed[edge].any(axis=1)
-        gain[anew] = gains(samples, evidence, edge[anew], independent)
+        gain[anew] = evidence.gains(samples, alone, edge[anew])
+    while (further := into[into]).tobytes() != into.tobytes():
+        into = further
+    return into
 
 
 def _mutual(edge: NDArray[np.intp], gain: Floats, count: int) -> NDArray[np.intp]:
@@ -161,12 +157,13 @@ def _mutual(edge: NDArray[np.intp], gain: Floats, count: int) -> NDArray[np.intp
     np.maximum.at(best, edge[:, 0], gain)
     np.maximum.at(best, edge[:, 1], gain)
     liked = np.flatnonzero((gain > 0) & (gain >= best[edge[:, 0]]) & (gain >= best[edge[:, 1]]))
-    taken = np.zeros(count, bool)
+    if np.bincount(edge[liked].ravel(), minlength=1).max() <= 1:
+        return liked
+    taken: set[int] = set()
     chosen = []
-    for i in liked:
-        a, b = edge[i]
-        if not taken[a] and not taken[b]:
-            taken[a] = taken[b] = True
+    for i, ends in zip(liked.tolist(), edge[liked].tolist(), strict=True):  # a tie: hardly ever
+        if taken.isdisjoint(ends):
+            taken.update(ends)
             chosen.append(i)
     return np.asarray(chosen, np.intp)
 
