@@ -25,11 +25,19 @@ from livestem.stages.descriptors import (
     difference,
     differences,
 )
-from livestem.stages.region_haadf import largest_square
+from livestem.stages import region_haadf
+from livestem.stages.region_haadf import HaadfChips, largest_square
+from livestem.stages.spacing import lattice_of
 
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9))
 GRID = Grid(rows=6, cols=8, chip_nm=0.75, chip_px=15, pixel_nm=0.05, haadf_px=15, eds_px=15)
 LATTICE = ("d_spacing_nm", "d_spacing_sigma_nm", "d_fast_nm", "d_slow_nm")
+
+
+def described(labels, *, grid, haadf_mean_image=None, haadf_exposure=None, **further) -> tuple[Region, ...]:
+    """Describe a map on a picture that is cut for it alone."""
+    haadf = None if haadf_mean_image is None else HaadfChips.of(haadf_mean_image, haadf_exposure, grid)
+    return describe(labels, grid=grid, haadf=haadf, **further)
 
 
 def perovskite(shape: tuple[int, int], pixel_nm: float = 0.05) -> np.ndarray:
@@ -109,7 +117,7 @@ def test_a_whole_scan_is_described():
     image[:, 60:] = 50
     image = rng.poisson(image).astype(float)
     counts = np.arange(GRID.chips)
-    crystal, blank = describe(
+    crystal, blank = described(
         two_halves(),
         grid=GRID,
         names=("film", "glass"),
@@ -139,7 +147,7 @@ def test_a_whole_scan_is_described():
 def test_clusters_are_numbered_and_gaps_skipped():
     labels = np.array([[5, 5, -1], [2, -1, 5]], np.int16)
     grid = Grid(rows=2, cols=3, chip_nm=1, chip_px=10, pixel_nm=0.1)
-    regions = describe(labels, grid=grid)
+    regions = described(labels, grid=grid)
     assert [(r.name, r.chips, r.components) for r in regions] == [("R2", 1, 1), ("R5", 3, 2)]
     assert [r.area_fraction for r in regions] == [0.25, 0.75]  # of labelled chips
     assert all(without_reason(r) == [] for r in regions)
@@ -148,7 +156,7 @@ def test_clusters_are_numbered_and_gaps_skipped():
 
 
 def test_no_labelled_chip_is_no_region():
-    assert describe(np.full(GRID.shape, -1, np.int16), grid=GRID) == ()
+    assert described(np.full(GRID.shape, -1, np.int16), grid=GRID) == ()
 
 
 def test_the_mean_is_per_visit():
@@ -156,7 +164,7 @@ def test_the_mean_is_per_visit():
     image[:45] = 4.0
     exposure = np.ones((90, 120), int)
     exposure[:45] = 3
-    (region,) = describe(np.zeros(GRID.shape, np.int16), grid=GRID, haadf_mean_image=image, haadf_exposure=exposure)
+    (region,) = described(np.zeros(GRID.shape, np.int16), grid=GRID, haadf_mean_image=image, haadf_exposure=exposure)
     assert region.haadf_mean == pytest.approx((3 * 4 + 1) / 4)
 
 
@@ -164,7 +172,7 @@ def test_the_lattice_avoids_chips_with_gaps_and_gaps_have_no_value():
     image, exposure = perovskite((90, 120)), np.ones((90, 120), int)
     image[20, 20], exposure[20, 20] = np.nan, 0  # within chip (1, 1)
     labels = two_halves()
-    region, whole = describe(labels, grid=GRID, haadf_mean_image=image, haadf_exposure=exposure)
+    region, whole = described(labels, grid=GRID, haadf_mean_image=image, haadf_exposure=exposure)
     assert math.isfinite(region.haadf_mean)
     assert region.d_spacing_nm == pytest.approx(0.3905, abs=0.003)
     assert without_reason(region) == without_reason(whole) == []
@@ -173,7 +181,7 @@ def test_the_lattice_avoids_chips_with_gaps_and_gaps_have_no_value():
 def test_a_region_that_was_never_visited_says_so():
     image, exposure = np.full((90, 120), np.nan), np.zeros((90, 120), int)
     image[:, :60], exposure[:, :60] = 1.0, 1
-    flat, unseen = describe(two_halves(), grid=GRID, haadf_mean_image=image, haadf_exposure=exposure)
+    flat, unseen = described(two_halves(), grid=GRID, haadf_mean_image=image, haadf_exposure=exposure)
     assert flat.notes["d_spacing_nm"].startswith("no contrast") and flat.haadf_mean == 1.0
     assert unseen.haadf_mean is None and "visited" in unseen.notes["haadf_mean"]
     assert without_reason(flat) == without_reason(unseen) == []
@@ -182,7 +190,7 @@ def test_a_region_that_was_never_visited_says_so():
 def test_a_region_too_small_says_how_small_and_what_it_takes():
     labels = np.zeros(GRID.shape, np.int16)
     labels[2:4, 3:5] = 1
-    small = describe(labels, grid=GRID, haadf_mean_image=perovskite((90, 120)))[1]
+    small = described(labels, grid=GRID, haadf_mean_image=perovskite((90, 120)))[1]
     note = small.notes["d_spacing_nm"]
     assert note.startswith("region too small") and "30 px (1.5 nm)" in note and "44 px (2.2 nm)" in note
     assert small.crystallinity is None and small.notes["crystallinity"] == note
@@ -191,7 +199,7 @@ def test_a_region_too_small_says_how_small_and_what_it_takes():
 def test_a_coarse_scan_says_beyond_nyquist():
     grid = Grid(rows=6, cols=8, chip_nm=4, chip_px=4, pixel_nm=1.0, haadf_px=4)
     image = np.random.default_rng(1).normal(size=(24, 32))
-    (region,) = describe(np.zeros(grid.shape, np.int16), grid=grid, haadf_mean_image=image)
+    (region,) = described(np.zeros(grid.shape, np.int16), grid=grid, haadf_mean_image=image)
     assert region.notes["d_spacing_nm"].startswith("beyond Nyquist: pixels of 1 nm")
 
 
@@ -200,7 +208,7 @@ def test_haadf_may_be_the_coarser_modality_and_the_field_larger_than_the_grid():
     image = np.full((70, 90), 1e6)
     seen = np.random.default_rng(3).poisson(perovskite((60, 80), pixel_nm=0.07))
     image[4:64, 2:82] = seen
-    (region,) = describe(np.zeros(grid.shape, np.int16), grid=grid, haadf_mean_image=image)
+    (region,) = described(np.zeros(grid.shape, np.int16), grid=grid, haadf_mean_image=image)
     assert region.haadf_mean == pytest.approx(seen.mean())
     assert region.d_spacing_nm == pytest.approx(0.3905, abs=0.002)
 
@@ -211,21 +219,21 @@ def test_a_fit_that_is_not_finite_becomes_null():
             counts=0, atomic_percent={"O": math.nan}, sigma={"O": math.inf}, extraneous_percent=math.nan
         )
 
-    (region,) = describe(np.zeros(GRID.shape, np.int16), grid=GRID, composition=broken)
+    (region,) = described(np.zeros(GRID.shape, np.int16), grid=GRID, composition=broken)
     assert region.atomic_percent == {"O": None} == region.atomic_percent_sigma
     assert without_reason(region) == []
     assert json.loads(msgspec.json.encode(region))["extraneous_percent"] is None
 
 
 def test_counts_without_composition_are_kept():
-    (region,) = describe(np.zeros(GRID.shape, np.int16), grid=GRID, chip_counts=np.full(GRID.chips, 7, np.uint32))
+    (region,) = described(np.zeros(GRID.shape, np.int16), grid=GRID, chip_counts=np.full(GRID.chips, 7, np.uint32))
     assert region.counts == 7 * GRID.chips and region.atomic_percent is None
     assert region.notes["atomic_percent"] == "composition was not asked for"
 
 
 @given(hnp.arrays(np.int16, GRID.shape, elements=st.integers(-1, 4)))
 def test_regions_share_out_the_labelled_chips(labels):
-    regions = describe(labels, grid=GRID)
+    regions = described(labels, grid=GRID)
     assert sum(r.chips for r in regions) == (labels >= 0).sum()
     assert math.isclose(sum(r.area_fraction for r in regions), 1.0) or not regions
     assert all(a.label < b.label for a, b in pairwise(regions))
@@ -249,7 +257,20 @@ def test_regions_share_out_the_labelled_chips(labels):
 )
 def test_what_does_not_fit_is_refused(labels, arguments, says):
     with pytest.raises(StageError, match=says):
-        describe(labels, **{"grid": GRID, **arguments})
+        described(labels, **{"grid": GRID, **arguments})
+
+
+def test_regions_of_two_maps_that_hold_one_square_share_its_lattice(monkeypatch):
+    """Measured once, and the same as measured anew; another picture knows nothing of it."""
+    image, measured = perovskite((90, 120)), []
+    monkeypatch.setattr(region_haadf, "lattice_of", lambda patch, nm: measured.append(patch.shape) or lattice_of(patch, nm))
+    haadf = HaadfChips.of(image, None, GRID)
+    whole, lone = np.zeros(GRID.shape, np.int16), np.zeros(GRID.shape, np.int16)
+    lone[5, 7] = 1
+    first, second = describe(whole, grid=GRID, haadf=haadf), describe(lone, grid=GRID, haadf=haadf)
+    assert measured.count((90, 90)) == 1 and first[0].lattice_peaks == second[0].lattice_peaks != ()
+    assert described(lone, grid=GRID, haadf_mean_image=image) == second
+    assert described(whole, grid=GRID, haadf_mean_image=0.5 * image + np.eye(90, 120)) != first
 
 
 # --- differences --------------------------------------------------------------------------------------------
@@ -320,13 +341,13 @@ def test_every_pair_of_a_few_regions_and_the_largest_of_many():
 def test_lengths_follow_the_calibrated_pixel_and_say_so():
     image = np.random.default_rng(4).poisson(perovskite((90, 120))).astype(float)
     labels = np.zeros(GRID.shape, np.int16)
-    (recorded,) = describe(labels, grid=GRID, haadf_mean_image=image)
+    (recorded,) = described(labels, grid=GRID, haadf_mean_image=image)
     known = Calibration(region="STO", d_nm=0.4, factor=1.04, factor_sigma=0.0004, pixel_nm=0.052)
-    (found,) = describe(labels, grid=GRID, haadf_mean_image=image, calibration=known)
+    (found,) = described(labels, grid=GRID, haadf_mean_image=image, calibration=known)
     for name in ("d_spacing_nm", "d_spacing_sigma_nm", "d_fast_nm", "d_slow_nm"):
         assert getattr(found, name) == pytest.approx(1.04 * getattr(recorded, name), rel=1e-4)
     assert found.lattice_peaks[0].d_nm == pytest.approx(1.04 * recorded.lattice_peaks[0].d_nm, rel=1e-4)
     assert found.notes["lattice_peaks"].startswith("calibrated on STO: 1.04 +- 0.0004 times")
     assert "lattice_peaks" not in recorded.notes
     refused = Calibration(region="STO", d_nm=0.4, reason="amorphous")
-    assert describe(labels, grid=GRID, haadf_mean_image=image, calibration=refused) == (recorded,)
+    assert described(labels, grid=GRID, haadf_mean_image=image, calibration=refused) == (recorded,)

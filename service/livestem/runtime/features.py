@@ -240,9 +240,10 @@ def eds_features(
         features["eds"] = Feature(counts, valid, weight, counts / per_chip, lambda raw: raw * per_chip)
     if quantifier is None:
         return features
-    fitted = quantifier.fit(data.spectra, final=final)
+    fitted = quantifier.fit(data.spectra, final=final) if "atomic" in names else None
     if "lines" in names:
-        per_visit = quantifier.named(fitted) / data.visits()
+        intensities = quantifier.intensities(data.spectra, final=final) if fitted is None else fitted.intensities
+        per_visit = quantifier.named(intensities) / data.visits()
         standard = standard_of(square_root(per_visit), valid)
         rows = standard.apply(square_root(per_visit), valid)
         features["lines"] = Feature(
@@ -251,11 +252,11 @@ def eds_features(
             weight,
             _only(per_visit / per_chip, valid),
             lambda raw: standard.apply(square_root(raw * per_chip)),
-            quantifier.named_determined(fitted),
+            quantifier.named_determined,
             phase=rows,
             linear=_only(per_visit, valid),
         )
-    if "atomic" in names:
+    if fitted is not None:
         found = quantifier.composition(fitted)
         known = valid & found.valid
         features["atomic"] = Feature(_only(found.atomic_percent, known), known, weight, columns=found.elements)

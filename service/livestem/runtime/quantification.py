@@ -21,7 +21,7 @@ from livestem.stages.elements import Identified, identify_elements
 from livestem.stages.kfactors import KFactors, builtin_k_factors
 from livestem.stages.ktable import read_k_factors as _read_k_factors
 from livestem.stages.lines import LineFamily, choose_lines, named_lines
-from livestem.stages.quantify import Fit, LineOperator, build_operator, fit
+from livestem.stages.quantify import Fit, LineOperator, build_operator, fit, line_intensities
 from livestem.stages.spectrum_model import align
 
 _ENOUGH_COUNTS = 5_000  # below, automatic identification would see noise; live work then waits for more
@@ -52,16 +52,24 @@ class Quantifier:
         """Fit (N, C) counts; finals allow no negative intensity."""
         return fit(self.operator, spectra, nonnegative=final)
 
-    def named(self, fitted: Fit) -> NDArray[np.float64]:
+    def intensities(self, spectra: NDArray[Any], *, final: bool) -> NDArray[np.float64]:
+        """Fit (N, C) counts without their errors, which take most of the time of `fit`; (N, families)."""
+        return line_intensities(self.operator, spectra, nonnegative=final)
+
+    def named(self, intensities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return (N, L) intensities of the quantified lines that can be determined."""
-        return fitted.intensities[:, self._determined(fitted)]
+        return intensities[:, self._determined]
 
-    def named_determined(self, fitted: Fit) -> tuple[str, ...]:
-        """Return the names of `named`'s columns."""
-        return tuple(f.line for f, kept in zip(fitted.families, self._determined(fitted), strict=True) if kept)
+    @property
+    def named_determined(self) -> tuple[str, ...]:
+        """Names of `named`'s columns."""
+        families = self.operator.families
+        return tuple(f.line for f, kept in zip(families, self._determined, strict=True) if kept)
 
-    def _determined(self, fitted: Fit) -> list[bool]:
-        return [not f.nuisance and bool(d) for f, d in zip(fitted.families, fitted.determined, strict=True)]
+    @property
+    def _determined(self) -> list[bool]:
+        operator = self.operator
+        return [not f.nuisance and bool(d) for f, d in zip(operator.families, operator.determined, strict=True)]
 
     def composition(self, fitted: Fit) -> Composition:
         """Return atomic percent of every spectrum."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,10 +28,24 @@ def describe_maps(
     maps: Mapping[Key, LabelMap], data: Collected, parameters: Parameters, quantifier: Quantifier | None
 ) -> tuple[dict[Key, tuple[Region, ...]], Calibration | None]:
     """Return the regions of every map, and the calibration of their lengths if one was asked for."""
+    haadf = None if data.haadf is None else HaadfChips.of(data.haadf, data.haadf_exposure, data.grid)
     calibration = None
     if parameters.calibrate_region is not None and parameters.d_nm is not None:
-        calibration = _calibration(parameters.calibrate_region, parameters.d_nm, maps, data)
-    return {key: _regions(found, data, quantifier, calibration) for key, found in maps.items()}, calibration
+        calibration = _calibration(parameters.calibrate_region, parameters.d_nm, maps, haadf)
+    composition = None if quantifier is None or data.spectra is None else _compositions(quantifier, data.spectra)
+    regions = {
+        key: describe(
+            found.labels,
+            grid=data.grid,
+            names=found.classes or None,
+            haadf=haadf,
+            chip_counts=data.chip_counts,
+            composition=composition,
+            calibration=calibration,
+        )
+        for key, found in maps.items()
+    }
+    return regions, calibration
 
 
 def region_names(found: LabelMap) -> tuple[str, ...]:
@@ -38,15 +53,15 @@ def region_names(found: LabelMap) -> tuple[str, ...]:
     return found.classes or tuple(f"R{i}" for i in range(int(found.labels.max(initial=-1)) + 1))
 
 
-def _calibration(region: str, d_nm: float, maps: Mapping[Key, LabelMap], data: Collected) -> Calibration:
+def _calibration(region: str, d_nm: float, maps: Mapping[Key, LabelMap], haadf: HaadfChips | None) -> Calibration:
     names = {key: region_names(found) for key, found in maps.items()}
     known = candidates(region, names)
-    if not known or data.haadf is None:
+    if not known or haadf is None:
         there = sorted({name for some in names.values() for name in some})
-        reason = "the scan has no HAADF" if data.haadf is None else f"no label map has it; there are {', '.join(there)}"
+        reason = "the scan has no HAADF" if haadf is None else f"no label map has it; there are {', '.join(there)}"
         return Calibration(region=region, d_nm=d_nm, reason=reason)
-    haadf = HaadfChips.of(data.haadf, data.haadf_exposure, data.grid)
-    steady = np.arange(data.grid.cols) >= _LAG * data.grid.cols
+    cols = haadf.whole.shape[1]
+    steady = np.arange(cols) >= _LAG * cols
 
     def measured() -> Iterator[tuple[Key, LatticeResult]]:
         for key, label in known:
@@ -55,22 +70,14 @@ def _calibration(region: str, d_nm: float, maps: Mapping[Key, LabelMap], data: C
     return calibrate(region, d_nm, haadf.pixel_nm, measured())
 
 
-def _regions(
-    label_map: LabelMap, data: Collected, quantifier: Quantifier | None, calibration: Calibration | None
-) -> tuple[Region, ...]:
-    spectra = data.spectra
+def _compositions(
+    quantifier: Quantifier, spectra: NDArray[np.uint32]
+) -> Callable[[NDArray[np.bool_]], RegionComposition]:
+    """Return what quantifies the chips of an (N,) mask; regions that are in several maps are fitted once."""
 
-    def composition(member: NDArray[np.bool_]) -> RegionComposition:
-        assert quantifier is not None and spectra is not None
+    @functools.cache
+    def of(members: bytes) -> RegionComposition:
+        member = np.frombuffer(members, np.bool_)
         return quantifier.region(spectra[member].sum(axis=0, dtype=np.int64))
 
-    return describe(
-        label_map.labels,
-        grid=data.grid,
-        names=label_map.classes or None,
-        haadf_mean_image=data.haadf,
-        haadf_exposure=data.haadf_exposure,
-        chip_counts=data.chip_counts,
-        composition=composition if quantifier is not None else None,
-        calibration=calibration,
-    )
+    return lambda member: of(member.tobytes())

@@ -64,8 +64,7 @@ def describe(
     *,
     grid: Grid,
     names: tuple[str, ...] | None = None,
-    haadf_mean_image: NDArray[np.floating] | None = None,
-    haadf_exposure: NDArray[np.integer] | NDArray[np.floating] | None = None,
+    haadf: HaadfChips | None = None,
     chip_counts: NDArray[np.integer] | None = None,
     composition: Callable[[NDArray[np.bool_]], RegionComposition] | None = None,
     calibration: Calibration | None = None,
@@ -80,10 +79,8 @@ def describe(
         The grid of chips; `haadf_px` sets the chip's side in HAADF pixels.
     names : tuple of str, optional
         Class name of label 0, 1, ...; without them regions are called R0, R1, ...
-    haadf_mean_image : (H, W) float, optional
-        Mean detector value per visit; what it holds at unvisited pixels does not matter.
-    haadf_exposure : (H, W) int or float, optional
-        Visits per pixel; without it every pixel counts as visited once.
+    haadf : HaadfChips, optional
+        The picture, cut to the grid; one for all maps of a scan, so that what they share is measured once.
     chip_counts : (N,) int, optional
         EDS photons of every chip, all channels, row-major.
     composition : callable, optional
@@ -103,7 +100,6 @@ def describe(
     """
     _check(labels, grid, names, chip_counts)
     labelled = int((labels >= 0).sum())
-    haadf = None if haadf_mean_image is None else HaadfChips.of(haadf_mean_image, haadf_exposure, grid)
     regions = []
     for label in np.unique(labels[labels >= 0]).tolist():
         member = labels == label

@@ -25,6 +25,7 @@ Rules
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,6 +77,30 @@ class LineOperator:
     mean_coefficients: Floats
     determined: NDArray[np.bool_]
     reasons: tuple[str, ...]
+
+    @cached_property
+    def pairs(self) -> tuple[Floats, Floats]:
+        """What each channel, (L (L + 1) / 2, C'), and one photon spread like the mean add to each two lines' error."""
+        first, second = np.triu_indices(len(self.families))
+        products = self.response[first] * self.response[second]
+        prior = self.mean_model if self.mean_model.any() else np.ones_like(self.mean_model)
+        return products, products @ (prior / prior.sum())
+
+    @cached_property
+    def eliminated(self) -> tuple[Floats, Floats]:
+        """(A, A) root and (C', A) map of the A determined lines alone: min |root b - spectrum @ map| for b >= 0.
+
+        Everything else (background, lines that share their signal with others) stays free and is projected out.
+        """
+        active = np.flatnonzero(self.determined)
+        free = np.setdiff1d(np.arange(self.design.shape[1]), active)
+        root_weight = np.sqrt(self.weights)[:, None]
+        lines, rest = self.design[:, active] * root_weight, self.design[:, free] * root_weight
+        basis = np.linalg.svd(rest / np.linalg.norm(rest, axis=0).clip(1e-300), full_matrices=False)
+        spanned = basis.U[:, basis.S > np.sqrt(RCOND) * basis.S[0]]
+        lines -= spanned @ (spanned.T @ lines)
+        q, root = np.linalg.qr(lines)
+        return root, root_weight * q
 
 
 @dataclass(frozen=True)
@@ -252,12 +277,10 @@ def _solve(design: Floats, weights: Floats) -> Floats:
 
 
 def _sandwich(operator: LineOperator, counted: csr_array) -> Floats:
-    prior = operator.mean_model if operator.mean_model.any() else np.ones_like(operator.mean_model)
+    products, one_photon = operator.pairs
     count = len(operator.families)
     first, second = np.triu_indices(count)
-    products = operator.response[first] * operator.response[second]
     covariance = np.empty((counted.shape[0], count, count))
-    one_photon = products @ (prior / prior.sum())  # spread like the scan's mean
     covariance[:, first, second] = counted @ products.T + one_photon
     covariance[:, second, first] = covariance[:, first, second]
     return covariance
@@ -269,17 +292,7 @@ def _nonnegative(operator: LineOperator, counted: csr_array, unconstrained: Floa
     result = unconstrained.copy()
     if not wrong.size or not active.size:
         return result
-    # Normal equations in the determined lines alone: everything else (background, lines that share their
-    # signal with others) stays free and is projected out, so that  min |root b - target|  with b >= 0  is
-    # left.
-    free = np.setdiff1d(np.arange(operator.design.shape[1]), active)
-    root_weight = np.sqrt(operator.weights)[:, None]
-    lines, rest = operator.design[:, active] * root_weight, operator.design[:, free] * root_weight
-    basis = np.linalg.svd(rest / np.linalg.norm(rest, axis=0).clip(1e-300), full_matrices=False)
-    spanned = basis.U[:, basis.S > np.sqrt(RCOND) * basis.S[0]]
-    lines -= spanned @ (spanned.T @ lines)
-    q, root = np.linalg.qr(lines)
-    target = counted[wrong] @ (root_weight * q)
-    for row, aim in zip(wrong, target, strict=True):
+    root, onto = operator.eliminated
+    for row, aim in zip(wrong, counted[wrong] @ onto, strict=True):
         result[row, active] = nnls(root, aim)[0]
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,7 @@ class HaadfChips:
     sums: NDArray[np.float64]
     visits: NDArray[np.float64]
     whole: NDArray[np.bool_]
+    _measured: dict[tuple[int, int, int], LatticeResult] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -113,8 +114,16 @@ class HaadfChips:
         return float(self.sums[member].sum() / visits) if visits else None
 
     def lattice_in(self, member: NDArray[np.bool_]) -> LatticeResult:
-        """Measure the lattice in the largest square of fully visited chips; `reason` has the numbers."""
-        row, col, side = largest_square(member & self.whole)
+        """Measure the lattice in the largest square of fully visited chips; `reason` has the numbers.
+
+        Regions of several maps have the same square, and each square is measured once.
+        """
+        square = largest_square(member & self.whole)
+        if square not in self._measured:
+            self._measured[square] = self._lattice_of(*square)
+        return self._measured[square]
+
+    def _lattice_of(self, row: int, col: int, side: int) -> LatticeResult:
         px = self.px
         patch = self.image[row * px : (row + side) * px, col * px : (col + side) * px]
         found = lattice_of(patch, self.pixel_nm) if side else LatticeResult(reason=TOO_SMALL)
