@@ -19,8 +19,8 @@ How it is computed
 ------------------
 All that counts of a sample is the Gram matrix of its rows with a one appended, ``sum [x 1]^T [x 1]``: joining samples
 is adding these. With the prior on its diagonal its determinant is that of the scatter about the mean, times the weight
-of the mean: one Cholesky factor of D + 1 columns is all that a pair of samples costs. What depends on the number of
-rows alone is looked up.
+of the mean: one Cholesky factor of D + 1 columns is all that a pair of samples costs, and one serves a sample and all the
+single rows that it may be joined with. What depends on the number of rows alone is looked up.
 
 References
 ----------
@@ -43,6 +43,7 @@ _MORE_FREEDOM = 2  # degrees beyond the columns: the weakest prior whose covaria
 INDEPENDENT = 0.5
 """What a chip counts beside its neighbours: descriptors are taken from windows of twice its side."""
 _BLOCK = 256  # pairs at a time: half a megabyte for sixteen columns stays in a core's own cache
+_CROWD = 16  # pairs of one sample with single rows from which on a factor of its own costs less than theirs
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,13 +150,46 @@ class Evidence:
         alone : (R,) the log evidence of each
         pairs : (P, 2) numbers of samples
         """
-        out = np.empty(len(pairs))
-        for start in range(0, len(pairs), _BLOCK):
-            a, b = pairs[start : start + _BLOCK].T
-            joined = samples.gram[a]
-            joined += samples.gram[b]
-            out[start : start + _BLOCK] = self._of(joined) - alone[a] - alone[b]
-        return out
+        joined = np.empty(len(pairs))
+        crowds = self._crowds(samples, pairs)
+        apart = np.ones(len(pairs), bool)
+        for region, which, rows in crowds:
+            joined[which] = self._with_each(samples.gram[region], rows)
+            apart[which] = False
+        others = np.flatnonzero(apart)
+        for start in range(0, len(others), _BLOCK):
+            some = others[start : start + _BLOCK]
+            gram = samples.gram[pairs[some, 0]]
+            gram += samples.gram[pairs[some, 1]]
+            joined[some] = self._of(gram)
+        return np.asarray(joined - alone[pairs[:, 0]] - alone[pairs[:, 1]])
+
+    @staticmethod
+    def _crowds(samples: Samples, pairs: NDArray[np.intp]) -> list[tuple[int, NDArray[np.intp], Floats]]:
+        """Return the samples that are in many pairs with a single row: each with those pairs, and (n, D + 1) the rows.
+
+        Late in the growth of regions nearly all pairs are of a large one and the single chips around it.
+        """
+        single = samples.gram[pairs, -1, -1] == 1
+        lone = np.flatnonzero(single.any(axis=1))
+        second = single[lone, 1]
+        partner, row = (np.where(which, pairs[lone, 0], pairs[lone, 1]) for which in (second, ~second))
+        times = np.bincount(partner, minlength=1)
+        found = []
+        for region in np.flatnonzero(times >= _CROWD):
+            mine = partner == region
+            found.append((int(region), lone[mine], samples.gram[row[mine], -1]))
+        return found
+
+    def _with_each(self, gram: Floats, rows: Floats) -> Floats:
+        """Return the log evidence of a sample joined with each of (n, D + 1) single rows: one factor serves all."""
+        from scipy.linalg import solve_triangular
+
+        factor = np.linalg.cholesky(gram * self._independent + self._prior)
+        length = (solve_triangular(factor, rows.T, lower=True, check_finite=False) ** 2).sum(axis=0)
+        log_determinant = 2 * np.log(np.diagonal(factor)).sum() + np.log1p(self._independent * length)
+        count = round(float(gram[-1, -1])) + 1
+        return np.asarray(self._rest[count] - self._half_after[count] * log_determinant)
 
     def _of(self, gram: Floats) -> Floats:
         count = np.rint(gram[:, -1, -1]).astype(np.intp)

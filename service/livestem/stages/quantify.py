@@ -80,11 +80,11 @@ class LineOperator:
 
     @cached_property
     def pairs(self) -> tuple[Floats, Floats]:
-        """What each channel, (L (L + 1) / 2, C'), and one photon spread like the mean add to each two lines' error."""
+        """What each channel, (C', L (L + 1) / 2), and one photon spread like the mean add to each two lines' error."""
         first, second = np.triu_indices(len(self.families))
-        products = self.response[first] * self.response[second]
+        products = np.ascontiguousarray((self.response[first] * self.response[second]).T)
         prior = self.mean_model if self.mean_model.any() else np.ones_like(self.mean_model)
-        return products, products @ (prior / prior.sum())
+        return products, (prior / prior.sum()) @ products
 
     @cached_property
     def eliminated(self) -> tuple[Floats, Floats]:
@@ -281,7 +281,7 @@ def _sandwich(operator: LineOperator, counted: csr_array) -> Floats:
     count = len(operator.families)
     first, second = np.triu_indices(count)
     covariance = np.empty((counted.shape[0], count, count))
-    covariance[:, first, second] = counted @ products.T + one_photon
+    covariance[:, first, second] = counted @ products + one_photon
     covariance[:, second, first] = covariance[:, first, second]
     return covariance
 
