@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from livestem.domain.errors import StageError
 from livestem.domain.geometry import Grid
 from livestem.domain.regions import Calibration, Region
+from livestem.stages import region_haadf
 from livestem.stages.descriptors import (
     MOST_PAIRED,
     RegionComposition,
@@ -25,7 +26,6 @@ from livestem.stages.descriptors import (
     difference,
     differences,
 )
-from livestem.stages import region_haadf
 from livestem.stages.region_haadf import HaadfChips, largest_square
 from livestem.stages.spacing import lattice_of
 
@@ -263,7 +263,12 @@ def test_what_does_not_fit_is_refused(labels, arguments, says):
 def test_regions_of_two_maps_that_hold_one_square_share_its_lattice(monkeypatch):
     """Measured once, and the same as measured anew; another picture knows nothing of it."""
     image, measured = perovskite((90, 120)), []
-    monkeypatch.setattr(region_haadf, "lattice_of", lambda patch, nm: measured.append(patch.shape) or lattice_of(patch, nm))
+
+    def measure(patch: np.ndarray, pixel_nm: float):
+        measured.append(patch.shape)
+        return lattice_of(patch, pixel_nm)
+
+    monkeypatch.setattr(region_haadf, "lattice_of", measure)
     haadf = HaadfChips.of(image, None, GRID)
     whole, lone = np.zeros(GRID.shape, np.int16), np.zeros(GRID.shape, np.int16)
     lone[5, 7] = 1

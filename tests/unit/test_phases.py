@@ -10,6 +10,7 @@ from scipy.stats import multivariate_t, wishart
 
 from livestem.domain.errors import StageError
 from livestem.stages.evidence import Evidence, Samples
+from livestem.stages.features import neighbour_pairs
 from livestem.stages.phases import communities_of_regions, phase_tree
 from livestem.stages.regions import edges, find_regions, grow
 
@@ -76,6 +77,21 @@ def test_one_phase_gains_by_joining_and_two_lose(rng):
     assert gain[2] < 0, "equal means, but scatter of one and of six"
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from([0.5, 1.0]))
+@settings(max_examples=15, deadline=None)
+def test_what_a_crowd_of_single_chips_gains_is_what_each_would_gain_alone(seed: int, width: int, independent: float):
+    """Two large samples among single rows share one factor with these; every pair is also judged by itself."""
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.repeat([0, 1], [40, 7]), np.arange(2, 202)])
+    samples = Samples.of(rng.normal(size=(len(labels), width)) * rng.uniform(0.01, 30, width), labels)
+    pairs = np.stack([rng.integers(0, 2, 300), rng.integers(2, 202, 300)], axis=1)
+    pairs = rng.permutation(np.concatenate([pairs, pairs[:60, ::-1], [[0, 1], [2, 3], [3, 4]]]))
+    evidence = Evidence.among(samples, independent)
+    alone = evidence.of(samples)
+    joined = evidence.of(Samples(samples.gram[pairs[:, 0]] + samples.gram[pairs[:, 1]]))
+    assert evidence.gains(samples, alone, pairs) == pytest.approx(joined - alone[pairs].sum(axis=1), rel=1e-9, abs=1e-8)
+
+
 # --- regions ----------------------------------------------------------------------------------------------
 
 
@@ -92,6 +108,36 @@ def test_growing_joins_neighbours_only(rng):
     rows = rng.normal(size=(6, 3))
     assert len(set(grow(rows, np.array([[0, 1], [1, 2], [3, 4], [4, 5]])))) >= 2  # nothing joins 2 and 3
     assert len(set(grow(rows, np.zeros((0, 2), int)))) == 6
+
+
+def _grown_plainly(rows: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Grow regions as the module says, every gain from the rows themselves."""
+    regions = {i: [i] for i in range(len(rows))}
+    evidence = Evidence(rows.shape[1], len(rows))
+
+    def alone(members: list[int]) -> float:
+        return float(evidence.of(Samples.of(rows[members], np.zeros(len(members), int)))[0])
+
+    while True:
+        of = {chip: name for name, members in regions.items() for chip in members}
+        near = sorted({tuple(sorted((of[a], of[b]))) for a, b in pairs.tolist() if of[a] != of[b]})
+        gain = {(a, b): alone(regions[a] + regions[b]) - alone(regions[a]) - alone(regions[b]) for a, b in near}
+        best = {name: max((g for p, g in gain.items() if name in p), default=-1.0) for name in regions}
+        joined = [(a, b) for (a, b), g in gain.items() if g > 0 and g == best[a] == best[b]]
+        if not joined:
+            return np.array([of[i] for i in range(len(rows))])
+        for a, b in joined:
+            regions[a] += regions.pop(b)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=8, deadline=None)
+def test_growing_is_what_its_rules_say(seed: int):
+    rng = np.random.default_rng(seed)
+    shape = (6, 7)
+    rows = rng.normal(size=(42, 3)) + 4 * (np.arange(42) % 7 > 3)[:, None]
+    pairs = neighbour_pairs(shape, np.ones(42, bool))
+    assert grow(rows, pairs).tolist() == _grown_plainly(rows, pairs).tolist()
 
 
 def test_an_edge_lies_between_chips_that_differ_and_noise_is_none(rng):

@@ -95,6 +95,21 @@ class Collected:
         """(N,) EDS photons of every chip, all channels; None without EDS."""
         return None if self.spectra is None else self.spectra.sum(axis=1, dtype=np.int64)
 
+    @cached_property
+    def _sums(self) -> dict[bytes, NDArray[np.int64]]:
+        return {}
+
+    def spectrum_of(self, member: Mask) -> NDArray[np.int64]:
+        """Return (C,) the summed spectrum of the chips of an (N,) mask; regions that several maps have are summed once.
+
+        It is not to be written to.
+        """
+        assert self.spectra is not None
+        key = np.packbits(member).tobytes()
+        if key not in self._sums:
+            self._sums[key] = self.spectra[member].sum(axis=0, dtype=np.int64)
+        return self._sums[key]
+
     def valid(self, modality: str) -> Mask:
         """Return (N,) which chips have data, ``haadf`` or ``eds``."""
         exposure = self.haadf_exposure if modality == "haadf" else self.eds_exposure

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from livestem.domain.geometry import Sampling
 
 if TYPE_CHECKING:
+    from livestem.runtime.features import Collected
     from livestem.runtime.finals import Finals
     from livestem.runtime.registration import Registration
     from livestem.runtime.results import ScanResult
@@ -86,7 +87,7 @@ def _signals(result: ScanResult) -> Iterator[Signal]:
         if found.scores is not None:
             yield _signal(f"{title} scores", found.scores, [_Axis("class", 1.0, 0.0), *chips], 1, finals, classes)
         if data.spectra is not None and plan.eds is not None:
-            spectra, labels = _region_spectra(found.labels, data.spectra)
+            spectra, labels = _region_spectra(found.labels, data)
             energy = plan.eds.energy
             axes = [_Axis("region", 1.0, 0.0), _Axis("Energy", energy.scale_kev, energy.offset_kev, "keV")]
             names = [region.name for region in finals.regions[method, modality]]
@@ -112,10 +113,10 @@ def _chip_axes(finals: Finals) -> list[_Axis]:
     return [_Axis(name, grid.chip_nm, start + to_centre, "nm") for name, start in zip("yx", origin, strict=True)]
 
 
-def _region_spectra(labels: NDArray[np.int16], spectra: NDArray[np.uint32]) -> tuple[NDArray[np.int64], list[int]]:
+def _region_spectra(labels: NDArray[np.int16], data: Collected) -> tuple[NDArray[np.int64], list[int]]:
     flat = labels.ravel()
     present = [int(k) for k in np.unique(flat[flat >= 0])]
-    return np.stack([spectra[flat == k].sum(axis=0, dtype=np.int64) for k in present]), present
+    return np.stack([data.spectrum_of(flat == k) for k in present]), present
 
 
 def _signal(

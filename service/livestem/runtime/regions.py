@@ -32,7 +32,7 @@ def describe_maps(
     calibration = None
     if parameters.calibrate_region is not None and parameters.d_nm is not None:
         calibration = _calibration(parameters.calibrate_region, parameters.d_nm, maps, haadf)
-    composition = None if quantifier is None or data.spectra is None else _compositions(quantifier, data.spectra)
+    composition = None if quantifier is None or data.spectra is None else _compositions(quantifier, data)
     regions = {
         key: describe(
             found.labels,
@@ -70,14 +70,11 @@ def _calibration(region: str, d_nm: float, maps: Mapping[Key, LabelMap], haadf: 
     return calibrate(region, d_nm, haadf.pixel_nm, measured())
 
 
-def _compositions(
-    quantifier: Quantifier, spectra: NDArray[np.uint32]
-) -> Callable[[NDArray[np.bool_]], RegionComposition]:
-    """Return what quantifies the chips of an (N,) mask; regions that are in several maps are fitted once."""
+def _compositions(quantifier: Quantifier, data: Collected) -> Callable[[NDArray[np.bool_]], RegionComposition]:
+    """Return what quantifies the chips of an (N,) mask; regions that several maps have are fitted once."""
 
     @functools.cache
     def of(members: bytes) -> RegionComposition:
-        member = np.frombuffer(members, np.bool_)
-        return quantifier.region(spectra[member].sum(axis=0, dtype=np.int64))
+        return quantifier.region(data.spectrum_of(np.frombuffer(members, np.bool_)))
 
     return lambda member: of(member.tobytes())

@@ -179,7 +179,7 @@ def _fit(
 
 def _next_peak(state: _State, unexplained: list[tuple[float, float]]) -> tuple[float, float] | None:
     energy = energies_kev(state.axis)[state.window]
-    variance = state.noise**2
+    variance, left = state.noise**2, state.left
     best: tuple[float, float, float] | None = None
     for i in range(len(energy)):
         sigma = fwhm_kev(energy[i], state.resolution) / FWHM_PER_SIGMA
@@ -190,7 +190,7 @@ def _next_peak(state: _State, unexplained: list[tuple[float, float]]) -> tuple[f
         shape = np.exp(-0.5 * ((energy[part] - energy[i]) / sigma) ** 2)
         shape *= state.axis.scale_kev / (sigma * np.sqrt(2 * np.pi))
         information = float((shape**2 / variance[part]).sum())
-        area = float((shape * state.left[part] / variance[part]).sum()) / information
+        area = float((shape * left[part] / variance[part]).sum()) / information
         score = area * np.sqrt(information)
         taken = any(abs(energy[i] - e) < 2 * FWHM_PER_SIGMA * sigma for e, _ in unexplained)
         if not taken and (best is None or score > best[0]):
@@ -205,7 +205,6 @@ def _not_missed(state: _State, elements: list[str]) -> str | None:
     """Return the element that the others replace best, if they replace it within `_MISSED`."""
     spectrum = state.spectrum[state.window] / state.noise
     scaled = state.design / state.noise[:, None]
-    scaled /= np.linalg.norm(scaled, axis=0).clip(1e-300)
     owners = np.array([f.element for f in state.families] + [""] * (scaled.shape[1] - len(state.families)))
     whole = nonnegative_fit(scaled, spectrum)[1]
     missed = {e: nonnegative_fit(scaled[:, owners != e], spectrum)[1] - whole for e in elements}
@@ -245,12 +244,10 @@ def _gain(state: _State, families: tuple[LineFamily, ...], energy_kev: float) ->
     # The background adapts, so that a shell that is not there cannot hide in it, nor a broad misfit pass as
     # a line.
     design = np.column_stack([column, state.design])
-    scaled = design * np.sqrt(weights)[:, None]
     before = float((state.left**2 * weights).sum())
-    norms = np.linalg.norm(scaled, axis=0).clip(1e-300)
     counted = state.spectrum[state.window]
-    coefficients, after = nonnegative_fit(scaled / norms, counted * np.sqrt(weights))
-    left = counted - design @ (coefficients / norms)
+    coefficients, after = nonnegative_fit(design * np.sqrt(weights)[:, None], counted * np.sqrt(weights))
+    left = counted - design @ coefficients
     at = np.abs(energies_kev(state.axis)[state.window] - energy_kev) < _width(state, energy_kev) / 2
     if coefficients[0] <= 0 or left[at].sum() > 0.5 * state.left[at].sum():
         return 0.0

@@ -79,7 +79,7 @@ class Samples:
     @property
     def width(self) -> int:
         """Columns, D."""
-        return self.gram.shape[1] - 1
+        return int(self.gram.shape[1]) - 1
 
     def __len__(self) -> int:
         return len(self.gram)
@@ -116,7 +116,7 @@ class Evidence:
         freedom, weight = width + _MORE_FREEDOM, _MEAN_PRIOR + n
         after = freedom + n
 
-        def log_gamma(degrees: Floats) -> Floats:  # of D dimensions, but for a factor that cancels
+        def log_gamma(degrees: NDArray[np.floating[Any]]) -> Floats:  # of D dimensions, but for a factor that cancels
             return np.asarray(gammaln((degrees[:, None] - np.arange(width)) / 2).sum(axis=1))
 
         self._independent = independent

@@ -122,10 +122,7 @@ def fit_mean(design: Floats, spectrum: Floats) -> tuple[Floats, Floats]:
     coefficients = np.zeros(design.shape[1])
     for _ in range(_REWEIGHTINGS):
         root = 1.0 / np.sqrt(noise_level(model, spectrum))
-        scaled = design * root[:, None]
-        norms = np.linalg.norm(scaled, axis=0)
-        norms[norms == 0] = 1.0
-        coefficients = nonnegative_fit(scaled / norms, spectrum * root)[0] / norms
+        coefficients = nonnegative_fit(design * root[:, None], spectrum * root)[0]
         model = design @ coefficients
     return coefficients, model
 
@@ -177,8 +174,11 @@ def align(
         return axis, start
     window = fit_window(families, axis, beam_energy_kv)
     spectrum = counted[window]
-    background = background_shapes(axis, window, beam_energy_kv)
     root = 1.0 / np.sqrt(noise_level(np.convolve(spectrum, np.ones(9) / 9, "same"), spectrum))
+    design = np.empty((len(spectrum), len(families) + BACKGROUND_COLUMNS))
+    design[:, len(families) :] = background_shapes(axis, window, beam_energy_kv) * root[:, None]
+    target = spectrum * root
+    lines = design[:, : len(families)]  # written anew for every try; the background stays
 
     def state(free: Floats) -> tuple[EnergyAxis, float]:
         shift = float(np.clip(free[0], -_SHIFT_EV, _SHIFT_EV)) / 1e3
@@ -186,8 +186,8 @@ def align(
         return moved, float(np.clip(free[1], *_RESOLUTION_EV))
 
     def misfit(free: Floats) -> float:
-        design = np.hstack([line_shapes(families, *state(free))[window], background]) * root[:, None]
-        return nonnegative_fit(design / np.linalg.norm(design, axis=0).clip(1e-300), spectrum * root)[1]
+        np.multiply(line_shapes(families, *state(free))[window], root[:, None], out=lines)
+        return nonnegative_fit(design, target)[1]
 
     # First steps of 20 eV and 10 eV: less than a peak's half width, more than the noise of the misfit.
     simplex = np.array([(0.0, start), (20.0, start), (0.0, start + 10.0)])
@@ -218,12 +218,12 @@ def checked_counts(counts: ArrayLike, axis: EnergyAxis, ndim: int) -> NDArray[np
 
 
 def nonnegative_fit(design: Floats, spectrum: Floats) -> tuple[Floats, float]:
-    """Non-negative least squares of one spectrum, by way of the P x P normal matrix.
+    """Non-negative least squares of one spectrum, by way of the P x P normal matrix of columns of norm one.
 
     Parameters
     ----------
     design : (C, P) float64
-        Columns of about unit norm (the normal matrix' condition is the square of the design's).
+        Well conditioned once its columns are of one length: the normal matrix' condition is the square of theirs.
     spectrum : (C,) float64
 
     Returns
@@ -232,9 +232,11 @@ def nonnegative_fit(design: Floats, spectrum: Floats) -> tuple[Floats, float]:
     misfit : float
         Sum of squared residuals.
     """
-    values, vectors = np.linalg.eigh(design.T @ design)
+    normal = design.T @ design
+    norms = np.sqrt(np.diagonal(normal)).clip(1e-300)
+    values, vectors = np.linalg.eigh(normal / norms[:, None] / norms)
     kept = values > 1e-12 * values[-1]  # what is below is round-off of the normal matrix
     root = np.sqrt(values[kept])[:, None] * vectors[:, kept].T
-    target = (vectors[:, kept].T @ (design.T @ spectrum)) / np.sqrt(values[kept])
+    target = (vectors[:, kept].T @ (design.T @ spectrum / norms)) / np.sqrt(values[kept])
     coefficients, inside = nnls(root, target)
-    return coefficients, float(inside**2 + spectrum @ spectrum - target @ target)
+    return coefficients / norms, float(inside**2 + spectrum @ spectrum - target @ target)
