@@ -135,7 +135,7 @@ def test_who_wins():
      ({"ensembles": {"ward": "mean"}}, "ward: joint, vector"), ({"ensembles": {"wart": "joint"}}, "wart"),
      ({"louvain_threshold": "modus"}, "mode, mean, median, or a number"), ({"louvain_threshold": 1.1}, "-1 to 1"),
      ({"louvain_threshold": float("nan")}, "-1 to 1"), ({"louvain_weights": "none"}, "similarity, binary"),
-     ({"louvain_backend": "leiden"}, "igraph, networkx"),
+     ({"louvain_backend": "leiden"}, "matrix, igraph, networkx"),
      ({"calibrate_region": "STO"}, "go together"), ({"d_nm": 0.39}, "go together"),
      ({"calibrate_region": "STO", "d_nm": 3.905}, "0.12 to 0.6 nm"),
      ({"reject": 0.7}, "reject"), ({"reject": float("nan")}, "reject"),

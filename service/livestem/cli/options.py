@@ -53,7 +53,7 @@ LouvainThreshold = Annotated[
     str | None, typer.Option("--louvain-threshold", help="Edges below are dropped: mode, mean, median or a number.")
 ]
 LouvainBackend = Annotated[
-    str | None, typer.Option("--louvain-backend", help="igraph, or networkx: the slow reference.")
+    str | None, typer.Option("--louvain-backend", help="matrix; or igraph; or networkx: the slow reference.")
 ]
 CalibrateRegion = Annotated[
     str | None, typer.Option("--calibrate-region", help="A class or cluster whose lattice is known; with --d-nm.")

@@ -28,7 +28,7 @@ Grey = Literal["given", "fixed", "survey", "percentile", "clahe"]
 EnsembleWay = Literal["joint", "vector", "mean"]
 LouvainWeights = Literal["similarity", "binary"]
 LouvainThreshold = Literal["mode", "mean", "median"] | float
-LouvainBackend = Literal["igraph", "networkx"]
+LouvainBackend = Literal["matrix", "igraph", "networkx"]
 
 WAYS: dict[str, tuple[EnsembleWay, ...]] = {"ward": ("joint", "vector"), "louvain": ("joint", "mean")}
 """How a method can be asked to join modalities; few-shot joins as its scores are: means of softmax, features else."""
@@ -155,8 +155,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     borders : whether chips on borders are decided by what of each phase they show (few-shot, and maps of regions)
     louvain_weights : edges keep the similarity, or are all 1
     louvain_threshold : edges below are dropped: a rule or a number
-    louvain_backend : igraph, or networkx with python-louvain: the slow reference
-    louvain_starts : orders of the chips that igraph tries, the best of which is kept: one alone falls up to 0.01 short
+    louvain_backend : the matrix itself, a graph by igraph, or networkx with python-louvain: the slow reference
+    louvain_starts : orders of the chips that are tried, the best of which is kept: one alone falls up to 0.01 short
     strays_in_total : whether strays are inside the 100 %
     lines : X-ray lines used if the user names none; () = one named line per element
     """
@@ -170,7 +170,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     borders: bool = False
     louvain_weights: LouvainWeights
     louvain_threshold: LouvainThreshold
-    louvain_backend: LouvainBackend = "igraph"
+    louvain_backend: LouvainBackend = "matrix"
     louvain_starts: int = 1
     strays_in_total: bool
     lines: tuple[str, ...] = ()

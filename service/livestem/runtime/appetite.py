@@ -43,7 +43,7 @@ def finals_bytes(chips: int, channels: int, recipe: Preset) -> int:
     """
     a_pair = 45
     if not {"ward", "louvain"} <= set(recipe.regions):
-        a_pair = 120 if recipe.louvain_backend == "igraph" else 400
+        a_pair = 400 if recipe.louvain_backend == "networkx" else 120
     return _FIXED + a_pair * chips**2 + _NUMBERS * chips * (channels + _EMBEDDING[recipe.encoder])
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from livestem.domain.errors import StageError
 from livestem.stages.evidence import INDEPENDENT, Evidence, Samples
-from livestem.stages.louvain import modularity, partition
+from livestem.stages.louvain_graph import modularity, partition
 from livestem.stages.rows import Floats
 
 _CAUTION = 10.0  # nats that count as none: the rows that judge regions are those they were grown on
