@@ -226,8 +226,3 @@ def _visible(elements: tuple[str, ...], axis: EnergyAxis, beam_energy_kv: float 
             choose_lines((element,), axis, beam_energy_kv)
             found.append(element)
     return tuple(found)
-
-
-def warm_up() -> None:
-    """Load the element data: exspy takes seconds to import, which the first scan should not wait for."""
-    choose_lines(("O",), EnergyAxis(channels=1024, scale_kev=0.01))

@@ -43,9 +43,9 @@ from livestem.runtime.metrics import Metrics
 from livestem.runtime.monitor import Monitor
 from livestem.runtime.notices import Notices
 from livestem.runtime.open_scan import OpenScan
-from livestem.runtime.quantification import warm_up
 from livestem.runtime.settings import Settings
 from livestem.runtime.store import Store
+from livestem.runtime.warm_up import warm_up
 from livestem.wire import messages as m
 
 log = logging.getLogger(__name__)

@@ -190,7 +190,7 @@ def atomic_weight(element: str) -> float:
     """Atomic weight, g/mol."""
     from exspy.material import elements  # loads HyperSpy: only when asked for
 
-    return float(elements.as_dictionary()[element]["General_properties"]["atomic_weight"])
+    return float(elements[element].General_properties.atomic_weight)
 
 
 def _vacancies(shell: str, edge: float, beam: float) -> float:
