@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import threading
 import time
+import tracemalloc
 import urllib.error
 import urllib.request
 from types import SimpleNamespace
@@ -15,6 +18,7 @@ import pytest
 from livestem.cli.serve import _changes
 from livestem.domain.errors import TransportError
 from livestem.domain.limits import Limits
+from livestem.runtime.catalogue import size_of
 from livestem.runtime.health import REASON_NAMES, SILENT_S, STUCK_S, Health, Vitals, judge
 from livestem.runtime.http_endpoint import HttpEndpoint
 from livestem.runtime.monitor import Monitor
@@ -156,6 +160,41 @@ def test_the_size_of_a_store_is_looked_up_rarely(tmp_path):
     assert watched.look().store_bytes == 100
     (tmp_path / "b").write_bytes(bytes(100))
     assert watched.look().store_bytes == 100
+
+
+def test_what_goes_while_a_store_is_looked_at_counts_nothing(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(bytes(100))
+    (tmp_path / "journal.sqlite-wal").write_bytes(bytes(50))
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def listed_before(folder):
+        with scandir(folder) as entries:
+            found = [*entries]
+        (tmp_path / "journal.sqlite-wal").unlink()
+        yield found
+
+    monkeypatch.setattr(os, "scandir", listed_before)
+    assert size_of(tmp_path) == 100
+
+
+def test_looking_at_a_store_of_ten_times_the_scans_takes_no_more_memory(tmp_path):
+    def peak(scans: int) -> int:
+        store = tmp_path / str(scans)
+        for n in range(scans):
+            folder = store / f"session-{n // 5}" / f"scan-{n % 5}"
+            folder.mkdir(parents=True)
+            (folder / "journal.sqlite").write_bytes(bytes(10))
+        watched = monitor(store)
+        tracemalloc.start()
+        try:
+            assert watched.look().store_bytes == 10 * scans
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(1)  # whatever is made once
+    assert peak(500) < 3 * peak(50)
 
 
 def test_a_reason_is_told_when_it_begins_and_when_it_is_over():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,10 +93,19 @@ def folder_of(root: Path, session: str, scan_id: str) -> Path:
 
 
 def size_of(folder: Path) -> int:
-    """Return the bytes of the files in a folder; links count nothing."""
-    if not folder.is_dir():
-        return 0
-    return sum(path.lstat().st_size for path in folder.iterdir() if path.is_file() and not path.is_symlink())
+    """Return the bytes of all files below a folder; links count nothing, nor what goes or cannot be read meanwhile.
+
+    No list of them is made: a store holds a handful of files for every scan ever made.
+    """
+    size = 0
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                size += size_of(Path(entry.path))
+            elif entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    size += entry.stat(follow_symlinks=False).st_size
+    return size
 
 
 def chosen(root: Path, which: str | None) -> list[ListedScan]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from livestem.client.hub import Hub
 from livestem.domain.limits import Limits
 from livestem.domain.notices import notice
+from livestem.runtime.catalogue import size_of
 from livestem.runtime.finisher import Finisher
 from livestem.runtime.health import Health, Vitals, judge
 from livestem.runtime.ingest import Ingest
@@ -115,14 +116,7 @@ class _Size:
         with self._lock:
             began = time.monotonic()
             if began >= self._again:
-                self._bytes = sum(map(_file_bytes, self._root.rglob("*")))
+                self._bytes = size_of(self._root)
                 took = time.monotonic() - began
                 self._again = began + max(_LOOK_S, took / _LOOK_SHARE)
             return self._bytes
-
-
-def _file_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except OSError:  # gone since it was listed
-        return 0
