@@ -95,13 +95,13 @@ def test_what_cannot_be_is_refused_and_changes_nothing(part, reason):
     of = plan()
     first = [p for p in tiles(of) if p.frame == 0]
     made = filled(of, first)
-    before = made.input_digest(), made.coverage(), made.dirty.copy()
+    before = made.input_digest(), made.coverage(), made.changed["haadf"].chips.copy()
     message = list(messages(of, [part]))[1]
     with pytest.raises(WireError) as caught:
         made.apply(message)
     assert caught.value.reason == reason
     assert (made.input_digest(), made.coverage()) == before[:2]
-    assert np.array_equal(made.dirty, before[2])
+    assert np.array_equal(made.changed["haadf"].chips, before[2])
 
 
 def test_a_modality_of_fewer_frames_has_no_others():
@@ -131,7 +131,7 @@ def test_a_tile_dirties_its_chips_only():
     made = accumulator(of)
     tile = HaadfTile(frame=0, y=5, x=0, values=np.ones((5, 10), "u2"))
     made.apply(list(messages(of, [tile]))[1])
-    assert np.flatnonzero(made.dirty).tolist() == [4, 5]
+    assert np.flatnonzero(made.changed["haadf"].chips).tolist() == [4, 5]
 
 
 def test_memory_is_estimated_from_the_plan():

@@ -253,12 +253,13 @@ def test_a_frame_that_lands_elsewhere_dirties_both_places():
     *before, last = [p for p in streamed(of, tiles(of)) if p.header.frame < 2]
     for message in before[:-1]:
         made.apply(message)
-    made.dirty[:] = False
+    changed = made.changed["haadf"]
+    changed.take()
     made.apply(before[-1])  # completes the HAADF of frame 1, expected to lie on frame 0
-    assert made.registration.shifts[1].haadf_px != (0, 0) and made.dirty[:-1].all()
-    made.dirty[:] = False
+    assert made.registration.shifts[1].haadf_px != (0, 0) and changed.chips[:-1].all()
+    changed.take()
     made.apply(last)
-    assert 0 < made.dirty.sum() < made.dirty.size
+    assert not changed and 0 < made.changed["eds"].chips.sum() < changed.chips.size
 
 
 def test_too_much_waiting_lets_a_hole_go_and_its_data_are_late(monkeypatch):

@@ -18,6 +18,7 @@ So the sums at the end of a scan are the same in whatever order, tiles and form 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ from livestem.domain.parameters import Register
 from livestem.domain.scan import ScanPlan
 from livestem.runtime.received import content_of
 from livestem.runtime.registration import Registrar, Registration
-from livestem.runtime.sums import MOST_PHOTONS, EdsSum, HaadfSum, Piece, Strip, Sum, Whole, landing, pieces
+from livestem.runtime.sums import MOST_PHOTONS, Changed, EdsSum, HaadfSum, Piece, Strip, Sum, Whole, landing, pieces
 from livestem.wire import messages as m
 from livestem.wire.codec import Message
 
@@ -54,6 +55,7 @@ class Accumulator:
     ----------
     haadf, eds : the sums, of what does not wait
     late : whether data came too late to take part in the registration of their frame
+    changed : by modality, what a live look has not seen yet
     """
 
     def __init__(self, plan: ScanPlan, grid: Grid, register: Register = "none") -> None:
@@ -70,7 +72,7 @@ class Accumulator:
         if plan.eds is not None:
             channels = plan.eds.energy.channels
             self.eds = EdsSum(plan.eds.sampling.shape, channels, self._chips["eds"], grid.chips)
-        self.dirty = np.zeros(grid.chips + 1, dtype=bool)
+        self.changed = {k: Changed.none(grid.chips, chips.shape[0]) for k, chips in self._chips.items()}
         self._registrar = Registrar(grid) if register == "frames" and self.haadf is not None else None
         self._in_order = self._registrar is not None or (self.haadf is not None and not self.haadf.exact)
         self._open = 0  # the first frame whose HAADF may still come in order
@@ -126,23 +128,31 @@ class Accumulator:
         (y, x), pixel = self._registrar.shifts[-1].estimate_px, self.plan.haadf.sampling.pixel_nm
         return y * pixel[0], x * pixel[1]
 
+    @property
+    def frames_placed(self) -> int:
+        """Frames that nothing waits for any more; 0 where data go to their places as they come."""
+        return self._open
+
     def sums(self) -> tuple[HaadfSum | None, EdsSum | None]:
         """Return copies of the sums, with what waits where it is expected to belong."""
         haadf, eds = self.haadf and self.haadf.copy(), self.eds and self.eds.copy()
-        for entries in self._waiting.values():
-            for _, piece, shift in entries:
-                part: Sum | None = haadf if isinstance(piece, Strip) else eds
-                assert part is not None
-                part.add(piece, shift)
+        for _, piece, shift in self.waiting():
+            part: Sum | None = haadf if isinstance(piece, Strip) else eds
+            assert part is not None
+            part.add(piece, shift)
         return haadf, eds
+
+    def waiting(self) -> Iterator[tuple[str, Piece, Whole]]:
+        """Yield the pieces that wait: modality, piece, and the shift at which live looks see it."""
+        for entries in self._waiting.values():
+            yield from entries
 
     def exposures(self) -> dict[str, NDArray[np.uint32]]:
         """Return copies of the exposures by modality, as `sums` has them, without the cost of the sums."""
         copies = {k: part.exposure.copy() for k, part in self._parts().items()}
-        for entries in self._waiting.values():
-            for modality, piece, shift in entries:
-                to, _ = landing(copies[modality].shape, piece, shift)
-                copies[modality][to] += 1
+        for modality, piece, shift in self.waiting():
+            to, _ = landing(copies[modality].shape, piece, shift)
+            copies[modality][to] += 1
         return copies
 
     @property
@@ -260,10 +270,10 @@ class Accumulator:
         return image
 
     def _mark(self, modality: str, piece: Piece, shift: Whole) -> None:
-        """Mark the chips that a piece changes."""
+        """Mark what a piece changes."""
         chips = self._chips[modality]
         to, _ = landing(chips.shape, piece, shift)
-        self.dirty[chips[to]] = True
+        self.changed[modality].mark(chips[to], to[0])
 
     def _parts(self) -> dict[str, Sum]:
         parts: dict[str, Sum | None] = {"haadf": self.haadf, "eds": self.eds}

@@ -25,6 +25,7 @@ from livestem.stages.features import square_root, standard_of
 from livestem.stages.grey import GreyRange, percentile_range, to_grey
 from livestem.stages.lattice import ORDER, lattice_descriptors, margin_px
 from livestem.stages.lines import SOFTEST_KEV
+from livestem.stages.quantify import Fit
 
 LEAST_COVERAGE = 0.5  # a chip of which less was scanned is no data: its texture and counts are not a chip's
 
@@ -110,13 +111,17 @@ class Collected:
             self._sums[key] = self.spectra[member].sum(axis=0, dtype=np.int64)
         return self._sums[key]
 
+    @cached_property
+    def covered(self) -> dict[str, Floats]:
+        """Of each modality, (N,) the share of each chip's pixels that was visited."""
+        grid = self.grid
+        there = ("haadf", self.haadf_exposure, grid.haadf_px), ("eds", self.eds_exposure, grid.eds_px)
+        return {k: coverage(visits, grid, side) for k, visits, side in there if visits is not None and side is not None}
+
     def valid(self, modality: str) -> Mask:
         """Return (N,) which chips have data, ``haadf`` or ``eds``."""
-        exposure = self.haadf_exposure if modality == "haadf" else self.eds_exposure
-        side = self.grid.haadf_px if modality == "haadf" else self.grid.eds_px
-        if exposure is None or side is None:
-            return np.zeros(self.grid.chips, dtype=bool)
-        return coverage(exposure, self.grid, side) >= LEAST_COVERAGE
+        share = self.covered.get(modality)
+        return np.zeros(self.grid.chips, dtype=bool) if share is None else share >= LEAST_COVERAGE
 
     def valid_pixels(self) -> Mask:
         """Return (H, W) which HAADF pixels were visited."""
@@ -197,24 +202,35 @@ def haadf_feature(data: Collected, parameters: Parameters, encoder: Encoder | No
     if not valid.any():
         return Feature(np.zeros((data.grid.chips, 1)), valid)
     if encoder is None:
-        margin = margin_px(side)
-        seen = np.where(data.haadf_exposure == 0, np.nan, data.haadf)
-        rows = lattice_descriptors(windows(seen, data.grid, side, margin), margin).astype(np.float64)
-        standard = standard_of(rows, valid)
-        standardised = standard.apply(rows, valid)
-        return Feature(
-            standardised,
-            valid,
-            raw=_only(rows, valid),
-            like=standard.apply,
-            phase=standardised[:, ORDER],
-            linear=_only(rows[:, :1], valid),
-        )
+        return lattice_feature(lattice_rows(data), valid)
     picture = grey_picture(data, parameters, grey_range(data, parameters))
     found = encoder.encode(cut(picture, data.grid, side)[valid])
     rows = np.zeros((data.grid.chips, found.shape[1]))
     rows[valid] = found
     return Feature(rows, valid)
+
+
+def lattice_rows(data: Collected, chips: NDArray[np.intp] | None = None) -> Floats:
+    """Return the lattice descriptors (N, D) of all chips, or (K, D) of some."""
+    assert data.haadf is not None and data.grid.haadf_px is not None
+    side = data.grid.haadf_px
+    margin = margin_px(side)
+    seen = np.where(data.haadf_exposure == 0, np.nan, data.haadf)
+    return lattice_descriptors(windows(seen, data.grid, side, margin, chips), margin).astype(np.float64)
+
+
+def lattice_feature(rows: Floats, valid: Mask) -> Feature:
+    """Return what the lattice descriptors (N, D) of all chips say."""
+    standard = standard_of(rows, valid)
+    standardised = standard.apply(rows, valid)
+    return Feature(
+        standardised,
+        valid,
+        raw=_only(rows, valid),
+        like=standard.apply,
+        phase=standardised[:, ORDER],
+        linear=_only(rows[:, :1], valid),
+    )
 
 
 def grey_range(data: Collected, parameters: Parameters) -> GreyRange:
@@ -235,11 +251,17 @@ def grey_picture(data: Collected, parameters: Parameters, of: GreyRange) -> NDAr
 
 
 def eds_features(
-    data: Collected, names: tuple[str, ...], quantifier: Quantifier | None, *, final: bool
+    data: Collected,
+    names: tuple[str, ...],
+    quantifier: Quantifier | None,
+    *,
+    final: bool,
+    fitted: Fit | None = None,
 ) -> dict[str, Feature]:
     """Return the EDS modalities asked for: ``lines``, ``atomic`` (these need a quantifier) and ``eds``.
 
-    While the scan runs a chip's weight is the share of its counts that are in.
+    While the scan runs a chip's weight is the share of its counts that are in. `fitted` is what the quantifier makes
+    of the chips' spectra, if that is known.
     """
     assert data.spectra is not None and data.plan.eds is not None and data.grid.eds_px is not None
     valid = data.valid("eds")
@@ -255,7 +277,8 @@ def eds_features(
         features["eds"] = Feature(counts, valid, weight, counts / per_chip, lambda raw: raw * per_chip)
     if quantifier is None:
         return features
-    fitted = quantifier.fit(data.spectra, final=final) if "atomic" in names else None
+    if fitted is None and "atomic" in names:
+        fitted = quantifier.fit(data.spectra, final=final)
     if "lines" in names:
         intensities = quantifier.intensities(data.spectra, final=final) if fitted is None else fitted.intensities
         per_visit = quantifier.named(intensities) / data.visits()
@@ -271,7 +294,7 @@ def eds_features(
             phase=rows,
             linear=_only(per_visit, valid),
         )
-    if fitted is not None:
+    if fitted is not None and "atomic" in names:
         found = quantifier.composition(fitted)
         known = valid & found.valid
         features["atomic"] = Feature(_only(found.atomic_percent, known), known, weight, columns=found.elements)

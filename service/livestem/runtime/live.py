@@ -1,27 +1,27 @@
 """Live scoring: what is known of a running scan, at most every `publish_interval_s`, never in ingest's way.
 
-The lattice descriptor and the line fit are quick enough to be taken anew at every look. A network is not: its
-embeddings are kept, and at most `BUDGET` chips that have changed are embedded again at a look, longest waiting
+A look takes anew what has changed (`livestem.runtime.followed`), and describes nothing twice. A network is slow even
+so: its embeddings are kept, and at most `BUDGET` chips that have changed are embedded again at a look, longest waiting
 first. Its grey range is frozen after the first rows and taken anew when a frame ends; CLAHE, which wants the whole
 picture, is taken anew at every look.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from livestem.domain.parameters import Parameters
 from livestem.runtime.encoders import Encoders
-from livestem.runtime.features import Collected, Encoder, Feature, eds_features, grey_picture, grey_range, haadf_feature
+from livestem.runtime.features import Collected, Encoder, Feature, grey_picture, grey_range
 from livestem.runtime.finals import fewshot_map, modalities
+from livestem.runtime.followed import Followed
 from livestem.runtime.label_map import LabelMap
 from livestem.runtime.open_scan import OpenScan
-from livestem.runtime.quantification import Quantifier, build_quantifier
-from livestem.stages.chips import coverage, cut
+from livestem.stages.chips import cut
 from livestem.stages.grey import GreyRange
 from livestem.wire import messages as m
 
@@ -41,7 +41,7 @@ class LiveState:
 class _Kept:
     """What need not be computed anew for one scan."""
 
-    parameters: Parameters
+    followed: Followed
     grey: GreyRange | None = None
     grey_frame: int = -1
     rows: NDArray[np.float64] | None = None
@@ -64,19 +64,23 @@ class LiveScorer:
 
     def look(self, scan: OpenScan) -> LiveState | None:
         """Return the newest state of a scan, or None if nothing has changed since the last look."""
+        scoring = scan.parameters.support is not None
         with scan.lock:
             accumulator = scan.accumulator
-            if not accumulator.dirty.any():
+            if not any(accumulator.changed.values()):
                 return None
-            dirty = accumulator.dirty[:-1].copy()
-            accumulator.dirty[:] = False
+            changed = {modality: marks.take() for modality, marks in accumulator.changed.items()}
             arrived, scan.arrived = scan.arrived, None
             watermark, covered, frames = scan.watermark, accumulator.coverage(), accumulator.frames_seen
             counts, drift_nm = accumulator.counts, accumulator.drift_nm
-            scoring = scan.parameters.support is not None
-            data = Collected.of(accumulator, final=False, exposure_only=not scoring, borrowed=scan.borrowed)
+            kept = _kept(scan) if scoring else None
+            if kept is None:
+                data = Collected.of(accumulator, final=False, exposure_only=True)
+            else:
+                kept.followed.renew(accumulator, changed, over=scan.status is not None)
+                data = kept.followed.collected(scan)
         self._revision += 1
-        scored = self._score(scan, data, dirty, frames) if scoring else None
+        scored = None if kept is None else self._score(scan, kept, data, frames)
         modality, label_map = scored or (None, None)
         header = m.Live(
             scan_id=scan.scan_id,
@@ -95,44 +99,44 @@ class LiveScorer:
         )
         return LiveState(header, label_map, arrived)
 
-    def _score(
-        self, scan: OpenScan, data: Collected, dirty: NDArray[np.bool_], frames: int
-    ) -> tuple[str, LabelMap] | None:
-        """Score on the richest set of modalities that allows it."""
-        kept = scan.live if isinstance(scan.live, _Kept) else _Kept(scan.parameters)
-        scan.live = kept
-        features: dict[str, Feature] = {}
-        if data.haadf is not None:
-            encoder = self._encoders.of(kept.parameters.recipe, scan.arithmetic)
-            features["haadf"] = (
-                haadf_feature(data, kept.parameters, None)
-                if encoder is None
-                else self._embed(kept, data, dirty, frames, encoder)
-            )
-        if data.total is not None:
-            quantifier = _quantifier(kept, data)
-            features |= eds_features(data, kept.parameters.recipe.eds_modalities, quantifier, final=False)
-        features = {name: f for name, f in features.items() if f.valid.any()}
-        for parts in reversed(modalities(features)):
-            found = fewshot_map(parts, features, data, kept.parameters)
-            if found is not None:
-                return "+".join(parts), found
+    def _score(self, scan: OpenScan, kept: _Kept, data: Collected, frames: int) -> tuple[str, LabelMap] | None:
+        """Score on the richest set of modalities that allows it; nothing is made of the others."""
+        features: dict[str, Feature | None] = {}
+
+        def feature(name: str) -> Feature | None:
+            if name not in features:
+                found = self._haadf(scan, kept, data, frames) if name == "haadf" else kept.followed.spectral(data, name)
+                features[name] = found if found is not None and found.valid.any() else None
+            return features[name]
+
+        for parts in _richest_first(data, kept.followed.parameters):
+            found = {part: f for part in parts if (f := feature(part)) is not None}
+            if len(found) == len(parts) and modalities(found)[-1] == parts:
+                label_map = fewshot_map(parts, found, data, kept.followed.parameters)
+                if label_map is not None:
+                    return "+".join(parts), label_map
         return None
 
-    def _embed(self, kept: _Kept, data: Collected, dirty: NDArray[np.bool_], frames: int, encoder: Encoder) -> Feature:
+    def _haadf(self, scan: OpenScan, kept: _Kept, data: Collected, frames: int) -> Feature:
+        encoder = self._encoders.of(kept.followed.parameters.recipe, scan.arithmetic)
+        return kept.followed.lattice(data) if encoder is None else self._embed(kept, data, frames, encoder)
+
+    def _embed(self, kept: _Kept, data: Collected, frames: int, encoder: Encoder) -> Feature:
         """Embed what has waited longest; chips never embedded yet have no data."""
         assert data.haadf is not None and data.grid.haadf_px is not None
         if kept.rows is None:
             kept.rows = np.zeros((data.grid.chips, 0))
             kept.changed_at = np.zeros(data.grid.chips, np.int64)
+        dirty, parameters = kept.followed.stale["haadf"], kept.followed.parameters
         kept.changed_at[dirty & (kept.changed_at == 0)] = self._revision
+        dirty[:] = False
         if kept.grey is None or frames != kept.grey_frame:
-            kept.grey, kept.grey_frame = grey_range(data, kept.parameters), frames
+            kept.grey, kept.grey_frame = grey_range(data, parameters), frames
         valid = data.valid("haadf")
         waiting = np.flatnonzero((kept.changed_at > 0) & valid)
         chosen = waiting[np.argsort(kept.changed_at[waiting], kind="stable")][:BUDGET]
         if chosen.size:
-            picture = grey_picture(data, kept.parameters, kept.grey)
+            picture = grey_picture(data, parameters, kept.grey)
             found = encoder.encode(cut(picture, data.grid, data.grid.haadf_px)[chosen])
             if not kept.rows.shape[1]:
                 kept.rows = np.zeros((data.grid.chips, found.shape[1]))
@@ -141,19 +145,25 @@ class LiveScorer:
         return Feature(kept.rows, valid & kept.rows.any(axis=1))
 
 
-def _quantifier(kept: _Kept, data: Collected) -> Quantifier | None:
-    """Build the operator on the counts so far; elements once found automatically stay for the scan."""
-    assert data.total is not None
-    quantifier = build_quantifier(data.plan, kept.parameters, data.total, final=False)
-    if quantifier is not None and kept.parameters.elements_origin == "automatic":
-        kept.parameters = msgspec.structs.replace(quantifier.parameters, elements_origin="metadata")
-    return quantifier
+def _kept(scan: OpenScan) -> _Kept:
+    """Return what is kept for a scan; from its first look on."""
+    if not isinstance(scan.live, _Kept):
+        scan.live = _Kept(Followed(scan))
+    assert isinstance(scan.live, _Kept)
+    return scan.live
+
+
+def _richest_first(data: Collected, parameters: Parameters) -> Iterator[tuple[str, ...]]:
+    """Yield the sets of modalities that this scan may be scored on: pairs with the HAADF, then single ones."""
+    spectral = parameters.recipe.eds_modalities[::-1] if data.spectra is not None else ()
+    picture = ("haadf",) if data.haadf is not None else ()
+    yield from ((*picture, name) for name in spectral if picture)
+    yield from ((name,) for name in (*spectral, *picture))
 
 
 def _done(data: Collected) -> int:
     """Return the chips whose every pixel was visited in every modality."""
     done = np.ones(data.grid.chips, dtype=bool)
-    for exposure, side in ((data.haadf_exposure, data.grid.haadf_px), (data.eds_exposure, data.grid.eds_px)):
-        if exposure is not None and side is not None:
-            done &= coverage(exposure, data.grid, side) >= 1.0
+    for share in data.covered.values():
+        done &= share >= 1.0
     return int(done.sum())

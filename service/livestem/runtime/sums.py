@@ -7,7 +7,7 @@ HAADF add up exactly in any order; float HAADF must be added in frame order.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,40 @@ def landing(field: tuple[int, ...], piece: Piece, shift: Whole) -> tuple[tuple[s
     return (to[0], to[1]), (of[0], of[1])
 
 
+@dataclass(frozen=True, eq=False)
+class Changed:
+    """What of one modality has changed.
+
+    Attributes
+    ----------
+    chips : (N + 1,) bool; the last stands for what is in the field but outside the grid
+    rows : (H,) bool, rows of the field's pixels
+    """
+
+    chips: NDArray[np.bool_]
+    rows: NDArray[np.bool_]
+
+    @classmethod
+    def none(cls, chips: int, rows: int) -> Changed:
+        """Return that nothing has."""
+        return cls(np.zeros(chips + 1, dtype=bool), np.zeros(rows, dtype=bool))
+
+    def mark(self, chips: NDArray[np.int32], rows: slice) -> None:
+        """Note that the pixels of these chips, in these rows, have changed."""
+        self.chips[chips] = True
+        self.rows[rows] = True
+
+    def take(self) -> Changed:
+        """Return what is marked, and forget it."""
+        taken = Changed(self.chips.copy(), self.rows.copy())
+        self.chips[:] = self.rows[:] = False
+        return taken
+
+    def __bool__(self) -> bool:
+        """Whether anything has."""
+        return bool(self.rows.any())
+
+
 class HaadfSum:
     """HAADF summed over frames, with exposure.
 
@@ -130,13 +164,29 @@ class HaadfSum:
         self._sum[to] += inside
         self.left += piece.values.size - inside.size
 
+    def renew(self, of: HaadfSum, waiting: Iterable[tuple[Piece, Whole]], changed: Changed) -> None:
+        """Bring this copy `of` a sum, with what waits on top, up to date in the rows that have changed."""
+        self.exposure[changed.rows] = of.exposure[changed.rows]
+        self._sum[changed.rows] = of._sum[changed.rows]
+        for piece, shift in waiting:
+            assert isinstance(piece, Strip)
+            to, part = landing(self.exposure.shape, piece, shift)
+            anew = changed.rows[to[0]]
+            self.exposure[to][anew] += 1
+            self._sum[to][anew] += piece.values[part][anew]
+
+    def empty(self) -> HaadfSum:
+        """Return a sum of the same field with nothing in it."""
+        rows, cols = self.exposure.shape
+        return HaadfSum((rows, cols), self.dtype.str)
+
     def total(self) -> NDArray[np.float64]:
         """Return the sum over frames, float64."""
         return self._sum.astype(np.float64)
 
-    def mean(self) -> NDArray[np.float64]:
-        """Return the mean per visit; 0 where there was none."""
-        return np.asarray(self._sum / np.maximum(self.exposure, 1), np.float64)
+    def mean(self, rows: NDArray[np.bool_] | slice = slice(None)) -> NDArray[np.float64]:
+        """Return the mean per visit, of some `rows`; 0 where there was none."""
+        return np.asarray(self._sum[rows] / np.maximum(self.exposure[rows], 1), np.float64)
 
     def copy(self) -> HaadfSum:
         """Return a copy of the sums; what came is not copied."""
@@ -196,6 +246,29 @@ class EdsSum:
         flat = chips.ravel()[piece.pixel] * self.channels + piece.channel
         number = np.uint32(1) if piece.number is None else piece.number.astype(np.uint32)
         np.add.at(self._spectra.reshape(-1), flat, number)
+
+    def renew(self, of: EdsSum, waiting: Iterable[tuple[Piece, Whole]], changed: Changed) -> None:
+        """Bring this copy `of` a sum, with what waits on top, up to date in the chips and rows that have changed."""
+        chips, counted = np.flatnonzero(changed.chips), np.append(changed.chips, False)
+        self.exposure[changed.rows] = of.exposure[changed.rows]
+        self._spectra[chips] = of._spectra[chips]
+        for piece, shift in waiting:
+            assert isinstance(piece, Photons)
+            to, part = landing(self.exposure.shape, piece, shift)
+            self.exposure[to][changed.rows[to[0]]] += 1
+            chip = np.full(piece.shape, len(self._spectra) - 1, dtype=np.int64)
+            chip[part] = self._chip_of_pixel[to]
+            if not counted[chip].any():
+                continue
+            at = chip.ravel()[piece.pixel]
+            kept = counted[at]
+            number = np.uint32(1) if piece.number is None else piece.number[kept].astype(np.uint32)
+            np.add.at(self._spectra.reshape(-1), at[kept] * self.channels + piece.channel[kept], number)
+
+    def empty(self) -> EdsSum:
+        """Return a sum of the same field with nothing in it."""
+        rows, cols = self.exposure.shape
+        return EdsSum((rows, cols), self.channels, self._chip_of_pixel, len(self._spectra) - 2)
 
     def copy(self) -> EdsSum:
         """Return a copy of the sums; what came is not copied."""

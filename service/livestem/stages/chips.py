@@ -77,7 +77,9 @@ def cut(image: NDArray[Scalar], grid: Grid, chip_px: int) -> NDArray[Scalar]:
     return np.array(_blocks(image, grid, chip_px), order="C").reshape(grid.chips, chip_px, chip_px)
 
 
-def windows(image: NDArray[Scalar], grid: Grid, chip_px: int, margin_px: int) -> NDArray[Scalar]:
+def windows(
+    image: NDArray[Scalar], grid: Grid, chip_px: int, margin_px: int, chips: NDArray[np.intp] | None = None
+) -> NDArray[Scalar]:
     """Return the overlapping windows around the chips: each chip with `margin_px` more on every side.
 
     Beyond the edge of the field the picture is mirrored, its edge pixel included, so that the chip itself
@@ -91,11 +93,13 @@ def windows(image: NDArray[Scalar], grid: Grid, chip_px: int, margin_px: int) ->
         Side of a chip in pixels of `image`, p.
     margin_px : int
         Pixels around the chip, m >= 0. The context of `lattice` is half a chip.
+    chips : (K,) int, optional
+        Which chips; by default all of them.
 
     Returns
     -------
-    (rows * cols, p + 2 m, p + 2 m), dtype of `image`
-        Row-major, C-contiguous.
+    (rows * cols or K, p + 2 m, p + 2 m), dtype of `image`
+        Row-major, or in the order of `chips`; C-contiguous.
 
     Raises
     ------
@@ -115,6 +119,8 @@ def windows(image: NDArray[Scalar], grid: Grid, chip_px: int, margin_px: int) ->
     )
     padded = np.pad(image[y0:y1, x0:x1], pad, mode="symmetric")
     view = np.lib.stride_tricks.sliding_window_view(padded, (side, side))[::chip_px, ::chip_px]
+    if chips is not None:
+        return view[np.divmod(chips, grid.cols)]
     return np.ascontiguousarray(view).reshape(grid.chips, side, side)
 
 

@@ -142,8 +142,9 @@ def _moments(core: NDArray[np.float64]) -> NDArray[np.float64]:
     flat = deviation <= _rounding(values)
     scale = np.where(flat, 1.0, deviation)
     z = centred / scale[:, None]
-    skewness = np.arcsinh((z**3).mean(axis=1))
-    fourth = (z**4).mean(axis=1)
+    squared = z * z  # products: a power with a general exponent takes fifty times as long
+    skewness = np.arcsinh((squared * z).mean(axis=1))
+    fourth = (squared * squared).mean(axis=1)
     columns = [
         mean,
         np.sqrt(np.where(flat, 0.0, deviation)),
