@@ -54,6 +54,19 @@ def test_nothing_new_nothing_said(tmp_path):
     assert scorer.look(scan) is None
 
 
+def test_data_that_were_shown_before_they_were_committed_are_claimed_afterwards(tmp_path):
+    house, rest, scan = running(tmp_path)
+    scorer = LiveScorer(FakeEncoders(), 0)
+    house.take(rest)
+    before = scorer.look(scan)
+    assert before.header.watermark.seq == 0 and scorer.look(scan) is None
+    house.ingest.commit("s1", 7, rest[-1].header.seq)
+    after = scorer.look(scan)
+    assert after.header.watermark.seq == rest[-1].header.seq
+    assert after.header.revision == before.header.revision + 1 and after.label_map is before.label_map
+    assert scorer.look(scan) is None
+
+
 def test_a_look_knows_when_the_oldest_tile_came_that_is_new_in_it(tmp_path):
     house, rest, scan = running(tmp_path)
     scorer = LiveScorer(FakeEncoders(), 0)

@@ -129,9 +129,10 @@ class Accumulator:
         return y * pixel[0], x * pixel[1]
 
     @property
-    def frames_placed(self) -> int:
-        """Frames that nothing waits for any more; 0 where data go to their places as they come."""
-        return self._open
+    def whole(self) -> bool:
+        """Whether all that is planned has come; never of an open-ended scan."""
+        parts = self._parts().items()
+        return self.plan.frames is not None and all(p.occupancy.coverage(self._frames(k)) >= 1.0 for k, p in parts)
 
     def sums(self) -> tuple[HaadfSum | None, EdsSum | None]:
         """Return copies of the sums, with what waits where it is expected to belong."""

@@ -6,13 +6,12 @@ what                   is taken anew
 the copy of the sums   in the rows, and of the chips, that have changed
 lattice descriptors    of chips that have changed, and of those around them: their windows overlap
 line intensities       of chips that have changed; of all with a new operator
-operator of the fit    when a frame's worth of EDS is in, when a frame has found its place, when there are twice the
-                       photons it was built on, and when the scan is over
+operator of the fit    when there are twice the photons it was built on; when all is in, or the scan over
 =====================  ==========================================================================================
 
-So what is known of a chip is what a look at everything would say, but for an operator that is up to a frame old; with
-the last tile of a scan it is that one, too. What is relative to the whole field (standards, whitening, calibration)
-is taken anew at every look.
+So what is known of a chip is what a look at everything would say, but for an operator whose weights are of half the
+photons: intensities are unbiased with any. With the last tile of a scan it is that one, too. What is relative to the
+whole field (standards, whitening, calibration) is taken anew at every look.
 """
 
 from __future__ import annotations
@@ -55,21 +54,20 @@ class Followed:
         self._eds = accumulator.eds and accumulator.eds.empty()
         self._picture = None if self._haadf is None else self._haadf.mean()
         self.stale = {k: np.zeros(grid.chips, dtype=bool) for k in accumulator.changed}
-        self._frames, self._photons, self._over = (0, 0), 0, False  # frames' worth of EDS, frames in their places
+        self._photons, self._whole = 0, False  # that are in, and whether nothing more is to come
         self._descriptors: NDArray[np.float64] | None = None
         self._quantifier: Quantifier | None = None
-        self._built_on = ((0, 0), 0, False)  # those of the operator
+        self._built_on = (0, False)  # those of the operator
         self._fitted: Fit | None = None
 
     def renew(self, accumulator: Accumulator, changed: Mapping[str, Changed], *, over: bool) -> None:
         """Bring the copy up to date; the caller holds the scan's lock."""
         waiting = list(accumulator.waiting())
-        self._over = over
+        self._whole = over or accumulator.whole
         if self._haadf is not None and accumulator.haadf is not None and changed["haadf"]:
             self._haadf.renew(accumulator.haadf, [(p, s) for k, p, s in waiting if k == "haadf"], changed["haadf"])
         if self._eds is not None and accumulator.eds is not None and changed["eds"]:
             self._eds.renew(accumulator.eds, [(p, s) for k, p, s in waiting if k == "eds"], changed["eds"])
-            self._frames = accumulator.eds.occupancy.pixels // accumulator.eds.exposure.size, accumulator.frames_placed
             self._photons = accumulator.eds.counts
         for modality, marks in changed.items():
             self.stale[modality] |= marks.chips[:-1]
@@ -113,11 +111,11 @@ class Followed:
         """Fit what is stale; everything with a new operator, if it is time for one."""
         assert self._eds is not None and data.spectra is not None
         stale = self.stale["eds"]
-        if stale.any() and self._is_time():
+        if (stale.any() or self._whole) and self._is_time():
             # No channel wraps round (`MOST_PHOTONS`), and this way takes half the time of 64-bit sums.
             total = self._eds.spectra.sum(axis=0, dtype=np.uint32).astype(np.int64)
             self._quantifier = build_quantifier(data.plan, self.parameters, total, final=False)
-            self._built_on = self._frames, self._photons, self._over
+            self._built_on = self._photons, self._whole
             self._fitted = None
         if self._quantifier is None:
             return
@@ -133,9 +131,8 @@ class Followed:
 
     def _is_time(self) -> bool:
         """Whether the operator is to be built anew (see the module)."""
-        frames, photons, over = self._built_on
-        new = self._frames != frames or self._over != over or self._photons >= 2 * photons
-        return self._quantifier is None or new
+        photons, whole = self._built_on
+        return self._quantifier is None or self._whole != whole or self._photons >= 2 * photons
 
 
 def around(changed: Changed, grid: Grid, chip_px: int) -> Chips:

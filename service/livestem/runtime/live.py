@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,12 +64,16 @@ class LiveScorer:
         self._revision = first_revision
 
     def look(self, scan: OpenScan) -> LiveState | None:
-        """Return the newest state of a scan, or None if nothing has changed since the last look."""
+        """Return the newest state of a scan, or None if nothing has changed since the last look.
+
+        What came since the last commit is in the maps before the watermark says so; once it does, the same map goes
+        out again with it, if no newer one has.
+        """
         scoring = scan.parameters.support is not None
         with scan.lock:
             accumulator = scan.accumulator
             if not any(accumulator.changed.values()):
-                return None
+                return self._again(scan)
             changed = {modality: marks.take() for modality, marks in accumulator.changed.items()}
             arrived, scan.arrived = scan.arrived, None
             watermark, covered, frames = scan.watermark, accumulator.coverage(), accumulator.frames_seen
@@ -97,7 +102,18 @@ class LiveScorer:
             classes=label_map.classes if label_map else (),
             drift_nm=drift_nm,
         )
-        return LiveState(header, label_map, arrived)
+        scan.last_look = state = LiveState(header, label_map, arrived)
+        return state
+
+    def _again(self, scan: OpenScan) -> LiveState | None:
+        """Return the last state with a new watermark, if there is one."""
+        last = scan.last_look
+        if not isinstance(last, LiveState) or scan.watermark == last.header.watermark:
+            return None
+        self._revision += 1
+        header = msgspec.structs.replace(last.header, revision=self._revision, watermark=scan.watermark)
+        scan.last_look = state = LiveState(header, last.label_map)
+        return state
 
     def _score(self, scan: OpenScan, kept: _Kept, data: Collected, frames: int) -> tuple[str, LabelMap] | None:
         """Score on the richest set of modalities that allows it; nothing is made of the others."""

@@ -42,6 +42,7 @@ class OpenScan:
     reason: str | None = None  # why it is not complete then
     contradictions: int = 0  # tiles that were refused because others are at their place
     live: object = None  # what live scoring keeps for this scan; nobody else's business
+    last_look: object = None  # what it said last; likewise
     heard: float = field(default_factory=time.monotonic)  # the last word that counts for it
     started: float = field(default_factory=time.monotonic)
     shown: float = field(default_factory=time.monotonic)  # when the newest live message went out, or the scan began

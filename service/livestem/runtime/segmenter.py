@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 # Bytes of results kept in memory for each session, so that a fresh gap is served without reading the store: the finals
 # of some scans. What is older is read there.
 _BUFFERED = 16 * 2**20
+_BREATH_S = 0.005  # between looks that take longer than they may: ingest goes first
 _TURN_S = 0.1  # between looks at what is being waited for
 _REVISIONS_PER_START = 2**32  # more live maps than one start can publish in a century at 25 a second
 
@@ -272,9 +273,12 @@ class Segmenter:
         )
 
     def _run_live(self) -> None:
-        while not self._stop.wait(self.settings.publish_interval_s):
+        pause = self.settings.publish_interval_s
+        while not self._stop.wait(pause):
+            began = time.monotonic()
             for scan in list(self._ingest.scans.values()):
                 self._look(scan)
+            pause = max(_BREATH_S, began + self.settings.publish_interval_s - time.monotonic())
 
     def _look(self, scan: OpenScan) -> None:
         """Publish what is new about a scan, if anything is."""
