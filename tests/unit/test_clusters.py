@@ -132,3 +132,14 @@ def test_tiny_communities_are_merged_by_default_and_kept_as_published(features):
     large = np.flatnonzero(np.bincount(kept.ravel()) >= 4)
     for label in large:
         assert len(np.unique(merged[kept == label])) == 1, "the others stay together"
+
+
+@pytest.mark.parametrize("preset", ["as_published", "graphem"])
+def test_of_more_chips_than_are_taken_exactly_a_sample_answers_for_all_and_the_map_says_so(features, preset: str):
+    exact = msgspec.structs.replace(PRESETS[preset], louvain_threshold=0.5)
+    few = msgspec.structs.replace(exact, exact_chips=240)
+    asked = _maps(features, _parameters(exact, clusters=3)), _maps(features, _parameters(few, clusters=3))
+    for name, found in asked[1].items():
+        assert (ami(found.labels, asked[0][name].labels) or 0) > 0.6, name
+        if name != "ward.haadf+lines":  # a vote of maps, nothing is clustered
+            assert found.facts["sample"] == 240 and "sample" not in asked[0][name].facts

@@ -47,7 +47,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     message_frames: int = 8
     pixels: int = 4096 * 4096
     channels: int = 16384
-    chips: int = 16384
+    chips: int = 65536
     classes: int = 64
     planned_frames: int = 100_000
     tiles: int = 2_000_000  # of a scan; each is remembered with 250 bytes; 10 000 frames of 1024 rows, 8 at a time

@@ -157,6 +157,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     louvain_threshold : edges below are dropped: a rule or a number
     louvain_backend : the matrix itself, a graph by igraph, or networkx with python-louvain: the slow reference
     louvain_starts : orders of the chips that are tried, the best of which is kept: one alone falls up to 0.01 short
+    exact_chips : of more chips a sample of as many is clustered, where single chips are, and the others follow it
     strays_in_total : whether strays are inside the 100 %
     lines : X-ray lines used if the user names none; () = one named line per element
     """
@@ -172,6 +173,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     louvain_threshold: LouvainThreshold
     louvain_backend: LouvainBackend = "matrix"
     louvain_starts: int = 1
+    exact_chips: int = 8192
     strays_in_total: bool
     lines: tuple[str, ...] = ()
 

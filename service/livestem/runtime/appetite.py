@@ -7,12 +7,13 @@ it held before, on fields of noise, in which there is no region to join chips to
 clusters                                   bytes/pair   measured
 =========================================  ===========  =========================================================
 of regions, or of chips if there are none  45           41.4 (1024, 2304 and 4096 chips)
+of chips, on the matrix                    60           57 with all features (`as_published`, 4096 chips)
 of chips, by igraph                        120          115 (`as_published`, 4096 chips), 121 (`graphem`, 2304)
 of chips, by networkx                      400          354 and two matrices (700 chips, all pairs joined)
 =========================================  ===========  =========================================================
 
 A scan whose regions are found, as those of real specimens are, takes 77 MiB for 8100 chips. A pair is counted twice,
-as (a, b) and as (b, a): N chips have N^2.
+as (a, b) and as (b, a): N chips have N^2. Beyond `exact_chips` only a sample of as many has pairs.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from livestem.domain.scan import ScanPlan
 
 _FIXED = 64 * 2**20  # libraries that finals load
 _NUMBERS = 24  # bytes a feature of a chip: as it is, standardised, joined
-_EMBEDDING = {"lattice": 64, "vgg16": 4096}  # features of the picture of a chip
+_EMBEDDING = {"lattice": 64, "vgg16": 512}  # features of the picture of a chip
 
 
 def finals_bytes(chips: int, channels: int, recipe: Preset) -> int:
@@ -43,8 +44,12 @@ def finals_bytes(chips: int, channels: int, recipe: Preset) -> int:
     """
     a_pair = 45
     if not {"ward", "louvain"} <= set(recipe.regions):
-        a_pair = 400 if recipe.louvain_backend == "networkx" else 120
-    return _FIXED + a_pair * chips**2 + _NUMBERS * chips * (channels + _EMBEDDING[recipe.encoder])
+        a_pair = {"matrix": 60, "igraph": 120, "networkx": 400}[recipe.louvain_backend]
+    return (
+        _FIXED
+        + a_pair * min(chips, recipe.exact_chips) ** 2
+        + _NUMBERS * chips * (channels + _EMBEDDING[recipe.encoder])
+    )
 
 
 def check_chips(limits: Limits, plan: ScanPlan, grid: Grid, parameters: Parameters) -> None:

@@ -5,7 +5,8 @@ joined to phases by the evidence (`stages.regions`, `stages.phases`), and then e
 it resembles most, chips on borders to the one they show more of. Where a scan has no region to speak of, where its
 regions show one phase only (the evidence says one unless it is sure of two, and coarse maps have few chips), or more
 clusters are asked for than there are regions, chips are clustered by themselves, and communities of fewer than four
-are given to the nearest.
+are given to the nearest. Of more chips than `exact_chips` a sample of as many is clustered, and the others go where
+they would have gone (`stages.sampled`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from livestem.stages import ensemble, fewshot, louvain, ward
 from livestem.stages.agreement import number_by_appearance
 from livestem.stages.phases import PhaseTree, communities_of_regions, phase_tree
 from livestem.stages.regions import Regions, find_regions
+from livestem.stages.sampled import sample, to_communities, to_nearest_means
 
 _LEAST = 4  # chips of a community where the preset merges tiny ones, as many as make a solid region
 _CHIPS_A_COLUMN = 10  # of the features: with fewer chips a covariance is guesswork, and everything looks like one phase
@@ -76,29 +78,38 @@ class Clusters:
 
     def _louvain_of_chips(self, joined: Joined, features: Mapping[str, Joined]) -> LabelMap:
         recipe, valid = joined.parameters.recipe, joined.valid
+        chosen = sample(valid, recipe.exact_chips, joined.parameters.seed)
+        sampled = len(chosen) < np.count_nonzero(valid)
         # one chip is one community, and so are chips that do not differ: standardised, they have no direction either
-        if not any(np.ptp(f.rows[valid], axis=0).any() for f in joined.features):
+        if not any(np.ptp(f.rows[chosen], axis=0).any() for f in joined.features):
             return LabelMap(joined.as_map(valid.astype(np.int16) - 1), facts={"communities": 1})
-        if len(joined.parts) > 1 and recipe.ensembles["louvain"] == "mean":
-            similarity = ensemble.mean_affinity([self._similarity(features[p]) for p in joined.parts])
-        else:
-            similarity = self._similarity(joined)
+        mean = len(joined.parts) > 1 and recipe.ensembles["louvain"] == "mean"
+        parts = [features[p] for p in joined.parts] if mean else [joined]
+        affinities = (
+            louvain.similarity_matrix(part.rows()[chosen]) if sampled else self._similarity(part) for part in parts
+        )
+        similarity = ensemble.mean_affinity([*affinities])
         found = louvain.communities(
             similarity,
             recipe.louvain_threshold,
             recipe.louvain_weights,
             joined.parameters.seed,
             recipe.louvain_backend,
-            valid=valid,
+            valid=None if sampled else valid,
             starts=recipe.louvain_starts,
         )
-        labels = _without_tiny(joined, found.labels) if recipe.regions else found.labels
+        labels = found.labels
+        if sampled:
+            rows = [part.rows() for part in parts]
+            labels = to_communities(rows, valid, chosen, found, recipe.louvain_weights)
+        labels = _without_tiny(joined, labels) if recipe.regions else labels
         facts: Facts = {
             "communities": int(labels.max()) + 1,
             "modularity": found.modularity,
             "threshold": found.threshold,
             "edges": found.edges,
         }
+        facts |= {"sample": len(chosen)} if sampled else {}
         return LabelMap(joined.as_map(labels), facts=facts | joined.way("louvain"))
 
     def _similarity(self, joined: Joined) -> NDArray[np.float64]:
@@ -127,10 +138,16 @@ def _enough(rows: NDArray[np.float64]) -> bool:
 
 
 def _ward_of_chips(joined: Joined, wanted: int | None) -> tuple[Labels, Facts]:
-    tree = ward.ward_tree(joined.rows(), joined.valid)
+    rows, valid = joined.rows(), joined.valid
+    chosen = sample(valid, joined.parameters.recipe.exact_chips, joined.parameters.seed)
+    sampled = len(chosen) < np.count_nonzero(valid)
+    tree = ward.ward_tree(rows[chosen]) if sampled else ward.ward_tree(rows, valid)
     differing = int(np.count_nonzero(tree.merges[:, 2] > 0)) + 1  # equal chips cannot be told apart
     clusters = min(wanted or ward.suggest_clusters(tree), differing)
-    return tree.cut(clusters), {"clusters": clusters}
+    labels, facts = tree.cut(clusters), Facts(clusters=clusters)
+    if sampled:
+        return to_nearest_means(rows, valid, chosen, labels), facts | {"sample": len(chosen)}
+    return labels, facts
 
 
 def _every_chip(joined: Joined, phases: NDArray[np.integer]) -> Labels:

@@ -164,6 +164,7 @@ class Feature:
     valid : (N,) which chips have data
     weight : (N,) how much of a chip is measured, 0..1, where scores are averaged; None: all of it
     raw : (N, R) numbers in units that scans share, before anything that follows from this scan; None: `rows`
+    unit : that `rows` are in, where there is no `raw`: one of those that scans share
     like : brings (M, R) such numbers of other scans to `rows`' place
     columns : names of the columns of `raw`, where they depend on the scan
     phase : (N, P) those standardised columns that tell phases; None for embeddings of a network
@@ -178,11 +179,14 @@ class Feature:
     columns: tuple[str, ...] = ()
     phase: Floats | None = None
     linear: Floats | None = None
+    unit: float = 1.0
 
     @property
     def numbers(self) -> Floats:
         """(N, R), `raw` or `rows`."""
-        return self.rows if self.raw is None else self.raw
+        if self.raw is not None:
+            return self.raw
+        return self.rows if self.unit == 1.0 else self.rows / self.unit
 
     def beside(self, chips: Borrowed, modality: str) -> Feature | None:
         """Return this with the chips of earlier scans after its own; None if they lack a number that it has."""
@@ -273,8 +277,9 @@ def eds_features(
     if "eds" in names:
         axis = data.plan.eds.energy
         above = axis.offset_kev + axis.scale_kev * np.arange(axis.channels) >= SOFTEST_KEV
-        counts = _only(data.spectra[:, above] / data.visits(), valid)
-        features["eds"] = Feature(counts, valid, weight, counts / per_chip, lambda raw: raw * per_chip)
+        counts = data.spectra[:, above] / data.visits()  # of a large field the largest array there is: never copied
+        counts[~valid] = 0.0
+        features["eds"] = Feature(counts, valid, weight, like=lambda raw: raw * per_chip, unit=per_chip)
     if quantifier is None:
         return features
     if fitted is None and "atomic" in names:

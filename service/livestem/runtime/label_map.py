@@ -67,7 +67,7 @@ class Joined:
 
         Chips borrowed from other scans come after the grid's: they have no neighbours.
         """
-        rows = join([f.rows for f in self.features])
+        rows = join([f.rows for f in self.features]) if len(self.features) > 1 else self.features[0].rows
         if not self.parameters.recipe.whitened:
             return rows
         chips, valid = self.grid.chips, self.valid

@@ -17,6 +17,8 @@ How it is quick
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,8 +67,8 @@ def modularity_of(between: Floats) -> float:
     return float(np.trace(between)) / total - float((share**2).sum())
 
 
-def merged(weights: Floats, labels: Labels) -> Floats:
-    """Return (C, N) what joins each node to each community 0 .. C - 1, each of which occurs."""
+def merged(weights: NDArray[np.floating[Any]], labels: Labels) -> Floats:
+    """Return (C, M), the rows of (N, M) weights summed by community 0 .. C - 1 of the N nodes; each of them occurs."""
     from scipy.sparse import csr_array
 
     nodes = np.arange(len(labels))

@@ -12,7 +12,7 @@ Rules
   over the field, which gives rough phases, and then inside each of these, where regions are grown anew.
 - **Solid** regions make phases: they have some chips off the edges. An *edge* is a chip whose
   opposite neighbours differ by more than counting noise allows in what mixes linearly (intensities, detector level):
-  it shows two phases at once, and is of neither.
+  it shows two phases at once, and is of neither. Of more than a thousand the largest make phases.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from livestem.stages.phases import phase_tree
 from livestem.stages.rows import Floats, Mask, valid_rows
 
 _LEAST = 4  # chips off the edges in a solid region: fewer have no scatter of their own
+_MOST = 1024  # solid regions, the largest: phases are found in their pairs, and a field of 2601 chips has 100 to 300
 _INNER = 0.25  # share of a solid region's chips off the edges: a thin layer has that, a row along a border has not
 _LEAST_ROUGH = 30  # chips of a rough phase whose own noise is measured: a covariance of twenty columns needs them
 _ONCE_IN = 0.999  # quantile of counting noise beyond which opposite neighbours are not of one phase
@@ -110,7 +111,10 @@ def _regions(labels: Labels, rows: Floats, mask: Mask, off_edge: Mask) -> Region
     numbered[mask] = np.unique(labels[mask], return_inverse=True)[1].ravel()
     samples = Samples.of(rows[mask], numbered[mask])
     inner = np.bincount(numbered[mask], off_edge[mask])
-    return Regions(numbered, rows, samples, (inner >= _LEAST) & (inner > _INNER * samples.count))
+    solid = (inner >= _LEAST) & (inner > _INNER * samples.count)
+    small = np.argsort(np.where(solid, -samples.count, np.inf), kind="stable")[_MOST:]
+    solid[small] = False
+    return Regions(numbered, rows, samples, solid)
 
 
 def grow(rows: Floats, pairs: NDArray[np.intp], independent: float = 1.0) -> Labels:
