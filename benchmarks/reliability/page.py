@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from benchmarks.reliability.soak import GROWTH_MIB, GROWTH_SHARE, HANDLES, THREADS, WARM, Soak
+from benchmarks.reliability.soak import HANDLES, THREADS, WARM, Soak
 
 MARKS = {part: (f"<!-- {part} begin -->", f"<!-- {part} end -->") for part in ("cases", "matrix", "kills", "soak")}
 
@@ -118,7 +118,7 @@ def soak(run: dict[str, Any]) -> str:
         values = [[v for s in part if (v := getattr(s, what)) is not None] for part in parts.values()]
         cells = (f"{statistics.median(v):.{digits}f}" if v else "-" for v in values)
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    allowed = f"at most {GROWTH_MIB:.0f} MiB or {GROWTH_SHARE:.0%}, {HANDLES} handles, {THREADS} threads"
+    allowed = f"at most {found.allowed_mib:.0f} MiB, {HANDLES} handles, {THREADS} threads"
     verdict = "; ".join(found.leaks) or "no leak"
     lines += ["", f"Memory grew by {found.growth_mib:.1f} MiB in {(1 - WARM) * found.seconds / 60:.0f} min after it "
               f"({allowed} may be noise): {verdict}."]  # fmt: skip

@@ -44,6 +44,12 @@ def test_a_loss_is_told_in_every_table():
     assert "memory grew by" in page.soak(json_of(soak=grown)).splitlines()[-1]
 
 
+def test_a_soak_that_has_filled_its_memory_may_grow_by_less():
+    samples = tuple(Sample(float(i), 300.0 + 0.2 * i, 40, 12, 0.05, 0.2) for i in range(100))  # 15 MiB after warm-up
+    assert not Soak(100.0, 180, 180, 36, samples, ()).leaks  # sessions still come into memory
+    assert Soak(100.0, 1280, 1280, 256, samples, ()).leaks == ["memory grew by 15 MiB, more than 12"]
+
+
 def test_a_page_keeps_its_words_and_the_tables_of_what_was_not_run(tmp_path: Path):
     kills, soak = (f"<!-- {part} begin -->\n{{}}\n<!-- {part} end -->\n" for part in ("kills", "soak"))
     words = "before\n" + kills.format("stale") + "between\n" + soak.format("kept")
