@@ -21,6 +21,7 @@ from livestem.domain.limits import Limits
 from livestem.runtime.catalogue import size_of
 from livestem.runtime.health import REASON_NAMES, SILENT_S, STUCK_S, Health, Vitals, judge
 from livestem.runtime.http_endpoint import HttpEndpoint
+from livestem.runtime.lag import Lag
 from livestem.runtime.monitor import Monitor
 
 LIMITS = Limits()
@@ -42,6 +43,8 @@ def well(**changes) -> Vitals:
         ({"blocked": "its disk is full"}, True, False, ("store",)),
         ({"finals_waiting": LIMITS.open_scans + 1}, True, True, ("finals",)),
         ({"silent_s": SILENT_S}, True, True, ("adapter",)),
+        ({"lag": Lag(0.9, 0.9)}, True, True, ()),
+        ({"lag": Lag(0.91, 0.9)}, True, True, ("compute",)),
         ({"quiet_s": STUCK_S - 0.1}, True, True, ()),
         ({"quiet_s": STUCK_S}, False, False, ("stuck",)),
         ({"dead": ("the live thread died: KeyError: 1",)}, False, False, ("thread",)),
@@ -57,7 +60,8 @@ def test_what_follows_from_a_look(changes, live, ready, reasons):
 
 
 def test_every_reason_can_hold():
-    worst = well(dead=("x",), quiet_s=STUCK_S, blocked="full", disk_free_bytes=0, finals_waiting=99, silent_s=SILENT_S)
+    kept = {"blocked": "full", "disk_free_bytes": 0, "finals_waiting": 99}
+    worst = well(dead=("x",), quiet_s=STUCK_S, silent_s=SILENT_S, lag=Lag(99.0), **kept)
     assert tuple(judge(worst, LIMITS).reasons) == REASON_NAMES
 
 

@@ -30,10 +30,11 @@ from livestem.client.keys import new_pair
 from livestem.domain.errors import DiskFullError, StageError
 from livestem.domain.limits import Limits
 from livestem.domain.tiles import EdsEvents, HaadfTile
-from livestem.runtime import finisher, health, monitor
+from livestem.runtime import finisher, health, lag, live, monitor
 from livestem.runtime.journal import Journal
 from livestem.runtime.segmenter import Segmenter
 from livestem.runtime.settings import Http, Settings
+from livestem.wire import messages as m
 from ports import free_pairs
 
 WAIT_S = 30.0  # for what takes a second, on a busy machine
@@ -237,6 +238,58 @@ def small_scan(source: Acquisition, scan_id: str) -> None:
         scan.haadf(tiles(SMALL)[0].values)
 
 
+def scoring_that_is_too_slow(patch: pytest.MonkeyPatch) -> Watched:
+    """Live maps lag, which is told when it begins and when it is over; what is stored is what is always stored."""
+    quick, goes_on = live.fewshot_map, threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        assert goes_on.wait(2 * WAIT_S)
+        return quick(*arguments)
+
+    with Watched() as watched, watched.source(recorded=True) as source:
+        with Subscriber(watched.settings.results) as subscriber:
+            subscriber.wait_subscribed(WAIT_S)
+            watched.reaches(1, "ready")
+            patch.setattr(live, "fewshot_map", slow)
+            scan = source.start_scan(PLAN, "slow")
+            heard_until(subscriber, lambda h: h.session == SESSION)  # which it did not know
+            for tile in TILES[:-2]:
+                scan.tile(tile)
+            watched.reaches(1, "degraded", reason="compute")
+            reason = watched.service.monitor.health().reasons["compute"]
+            assert "compute lags" in reason and "frames: live maps are late" in reason
+            assert watched.now("ready") == 1 and watched.now("live_lag_seconds") > lag.LEAST_S
+            watched.reaches(len(TILES) - 2, "tiles_received_total")
+            assert watched.now("live_maps_total") == 0
+            goes_on.set()
+            watched.reaches(0, "degraded", reason="compute")
+            for tile in TILES[-2:]:
+                scan.tile(tile)
+            said = heard_until(subscriber, lambda h: isinstance(h, m.Status) and "keep up" in h.text)
+            assert [h.level for h in said if isinstance(h, m.Status) and "live maps" in h.text] == ["warning", "info"]
+            scan.end()
+            late = heard_until(subscriber, lambda h: isinstance(h, m.ScanDone))[-1]
+            patch.setattr(live, "fewshot_map", quick)
+            with source.start_scan(PLAN, "quick") as scan:
+                for tile in TILES:
+                    scan.tile(tile)
+            done = heard_until(subscriber, lambda h: isinstance(h, m.ScanDone))[-1]
+            assert (late.status, late.digest, late.input_digest) == ("complete", done.digest, done.input_digest)
+    return watched
+
+
+def heard_until(subscriber: Subscriber, last: Callable[[Any], bool]) -> list[Any]:
+    """Return the headers up to the one that is waited for."""
+    headers: list[Any] = []
+    deadline = time.monotonic() + WAIT_S
+    while not headers or not last(headers[-1]):
+        assert time.monotonic() < deadline, headers
+        message = subscriber.receive(1.0)
+        if message is not None:
+            headers.append(message.header)
+    return headers
+
+
 def a_store_that_cannot_be_written(patch: pytest.MonkeyPatch) -> Watched:
     """No room for the journal, and then there is again."""
     full, commit = threading.Event(), Journal.commit
@@ -301,8 +354,8 @@ def a_stranger_at_the_door(patch: pytest.MonkeyPatch) -> Watched:
 
 
 STORIES = (
-    a_scan_with_a_hole, a_source_that_vanishes, finals_that_wait, a_store_that_cannot_be_written, a_disk_without_room,
-    a_thread_that_hangs, a_stranger_at_the_door,
+    a_scan_with_a_hole, a_source_that_vanishes, finals_that_wait, scoring_that_is_too_slow,
+    a_store_that_cannot_be_written, a_disk_without_room, a_thread_that_hangs, a_stranger_at_the_door,
 )  # fmt: skip
 
 

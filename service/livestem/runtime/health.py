@@ -22,6 +22,7 @@ reason      holds while
 `disk`      less than `limits.free_disk_bytes` is free; new scans are refused
 `finals`    more scans wait for their finals than may be open: computing does not keep up with scanning
 `adapter`   nothing has been heard for `SILENT_S` from the adapter of a scan that is open
+`compute`   live maps are more than a frame behind what has come (`livestem.runtime.lag`); finals are right even so
 ==========  ==================================================================================================
 """
 
@@ -31,11 +32,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from livestem.domain.limits import Limits
+from livestem.runtime.lag import Lag
 
 STUCK_S = 30.0  # both threads turn every 20 ms; even a commit to a tired network disk is over by then
 SILENT_S = 10.0  # adapters send a heartbeat every second; ten of them missed is no hiccup
 
-ReasonName = Literal["thread", "stuck", "store", "disk", "finals", "adapter"]
+ReasonName = Literal["thread", "stuck", "store", "disk", "finals", "adapter", "compute"]
 REASON_NAMES: tuple[ReasonName, ...] = get_args(ReasonName)
 
 
@@ -57,6 +59,7 @@ class Vitals:
     adapters, attached : adapters of the configuration, and those that are followed now
     subscriptions : to results
     silent_s : since anything was heard of the open scan that has been silent longest; 0 with none open
+    lag : of the open scan whose live maps are furthest behind
     result_age_s : since the newest live message of the open scan that has waited longest; 0 with none open
     missing_open : rectangles missing from open scans, of frames before the newest
     """
@@ -75,6 +78,7 @@ class Vitals:
     attached: int = 0
     subscriptions: int = 0
     silent_s: float = 0.0
+    lag: Lag = Lag()
     result_age_s: float = 0.0
     missing_open: int = 0
 
@@ -138,4 +142,6 @@ def _reasons(vitals: Vitals, limits: Limits) -> dict[ReasonName, str]:
         )
     if vitals.silent_s >= SILENT_S:
         found["adapter"] = f"nothing heard for {vitals.silent_s:.0f} s from the adapter of a scan that is open"
+    if vitals.lag.too_much:
+        found["compute"] = f"{vitals.lag.words}: live maps are late or left out; no data are, and finals are right"
     return found

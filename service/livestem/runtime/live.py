@@ -76,6 +76,7 @@ class LiveScorer:
                 return self._again(scan)
             changed = {modality: marks.take() for modality, marks in accumulator.changed.items()}
             arrived, scan.arrived = scan.arrived, None
+            scan.looked_from = arrived
             watermark, covered, frames = scan.watermark, accumulator.coverage(), accumulator.frames_seen
             counts, drift_nm = accumulator.counts, accumulator.drift_nm
             kept = _kept(scan) if scoring else None

@@ -91,6 +91,10 @@ class Metrics:
             "livestem_result_age_seconds",
             "Age of the newest live message of an open scan, the oldest such; 0 while no scan is open",
         )
+        self._lag = self._gauge(
+            "livestem_live_lag_seconds",
+            "Age of the oldest data of an open scan that are in no live map yet, the oldest such",
+        )
         self._open = self._gauge("livestem_open_scans", "Scans being received or finalised")
         self._waiting = self._gauge("livestem_finals_waiting", "Scans whose finals wait or are under way")
 
@@ -113,6 +117,7 @@ class Metrics:
         self._subscriptions.set(vitals.subscriptions)
         self._resend.set(vitals.resend_bytes)
         self._age.set(vitals.result_age_s)
+        self._lag.set(vitals.lag.seconds)
         self._open.set(vitals.open_scans + vitals.finals_waiting)
         self._waiting.set(vitals.finals_waiting)
         self._store.set(vitals.store_bytes)

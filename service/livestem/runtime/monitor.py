@@ -16,6 +16,7 @@ from livestem.runtime.finisher import Finisher
 from livestem.runtime.health import Health, Vitals, judge
 from livestem.runtime.ingest import Ingest
 from livestem.runtime.intake import Intake
+from livestem.runtime.lag import Lag
 from livestem.runtime.open_scan import OpenScan
 from livestem.runtime.store import Store
 
@@ -83,6 +84,7 @@ class Monitor:
             attached=self._intake.attached,
             subscriptions=self._hub.subscribers,
             silent_s=max((now - scan.heard for scan in scans), default=0.0),
+            lag=max((Lag.of(scan, now) for scan in scans), key=lambda lag: lag.seconds / lag.allowed_s, default=Lag()),
             result_age_s=max((now - scan.shown for scan in scans), default=0.0),
             missing_open=sum(map(_missing, scans)),
         )

@@ -46,7 +46,10 @@ class OpenScan:
     heard: float = field(default_factory=time.monotonic)  # the last word that counts for it
     started: float = field(default_factory=time.monotonic)
     shown: float = field(default_factory=time.monotonic)  # when the newest live message went out, or the scan began
-    arrived: float | None = None  # when the oldest tile came that no live message includes yet
+    arrived: float | None = None  # when the oldest tile came that no look has taken up yet
+    looked_from: float | None = None  # the same of the look under way
+    stale_from: float | None = None  # when the chip that has waited longest for its embedding changed
+    lagging: bool = False  # whether it has been told that live maps of this scan lag
 
     def begin(self, start: m.ScanStart) -> bool:
         """Take note of a `scan_start`; False if it is known. A new one takes back the end before it."""

@@ -38,6 +38,7 @@ from livestem.runtime.finisher import Finisher
 from livestem.runtime.http_endpoint import HttpEndpoint
 from livestem.runtime.ingest import Ingest
 from livestem.runtime.intake import Intake
+from livestem.runtime.lag import Lag
 from livestem.runtime.live import LiveScorer
 from livestem.runtime.metrics import Metrics
 from livestem.runtime.monitor import Monitor
@@ -272,6 +273,15 @@ class Segmenter:
             earlier=earlier,
         )
 
+    def _tell_lag(self, scan: OpenScan, now: float) -> None:
+        """Tell everybody, once, that the live maps of a scan lag, and once that they do no more."""
+        lag = Lag.of(scan, now)
+        if lag.too_much is not scan.lagging and (lag.too_much or lag.over):
+            scan.lagging = lag.too_much
+            text = f"{lag.words}; live maps are left out, no data are" if scan.lagging else "live maps keep up again"
+            level: Literal["info", "warning"] = "warning" if scan.lagging else "info"
+            self._hub.publish(scan.session, m.Status(level=level, text=text, scan_id=scan.scan_id))
+
     def _run_live(self) -> None:
         pause = self.settings.publish_interval_s
         while not self._stop.wait(pause):
@@ -288,6 +298,7 @@ class Segmenter:
                 state = self._live.look(scan)
         except LivestemError as e:  # the next look may do better, and the finals tell for good
             log.warning("scan %s: no live map: %s", scan.scan_id, e)
+            scan.looked_from = None
             return
         if state is None:
             return
@@ -300,6 +311,8 @@ class Segmenter:
                 return  # its finals were made meanwhile, and the session let go
             self._hub.publish(scan.session, state.header, arrays)
         scan.shown = time.monotonic()
+        self._tell_lag(scan, scan.shown)
+        scan.looked_from = None
         self.metrics.live.inc()
         self.metrics.stage.labels(stage="live").observe(time.perf_counter() - began)
         if state.arrived is not None:
