@@ -32,6 +32,8 @@ NAME = "scale"
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "docs" / "images" / "scale.png"
 SIDES = (192, 264, 408, 736, 1024, 2048)  # pixels: 576, 1089, 2601, 8464, 16 384 and 65 536 chips
+QUICK = (96, 128)
+PRESETS = ("default", "as_published")
 _CHIP = 8
 _LARGE = 8464  # chips from which on a size runs once
 _GOAL_GIB = 8.0
@@ -63,16 +65,16 @@ class Projection:
 
 def measure(runs: int, quick: bool) -> Table:
     """Run every size in a process of its own."""
-    sides = (96, 128) if quick else SIDES
+    sides = QUICK if quick else SIDES
     costs = []
-    for preset in ("default", "as_published"):
+    for preset in PRESETS:
         for side in sides:
             chips = (side // _CHIP) ** 2
             found = [
                 _apart(side, preset, compare=chips < _LARGE) for _ in range(1 if quick or chips >= _LARGE else runs)
             ]
             costs.append(sorted(found, key=lambda cost: cost.seconds)[len(found) // 2])
-    exponents = {p: exponent([c for c in costs if c.preset == p]) for p in ("default", "as_published")}
+    exponents = {p: exponent([c for c in costs if c.preset == p]) for p in PRESETS}
     largest = max(costs, key=lambda cost: cost.peak_gib)
     if not quick:
         draw(costs, PICTURE)
