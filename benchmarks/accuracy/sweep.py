@@ -74,6 +74,7 @@ class Remembering:
 
     def __init__(self, encoder: Encoder) -> None:
         self.digest, self.precision, self.device = encoder.digest, encoder.precision, encoder.device
+        self.convolutions = encoder.convolutions
         self._encoder = encoder
         self._last: tuple[bytes, NDArray[np.float32]] = (b"", np.zeros((0, 0), np.float32))
 

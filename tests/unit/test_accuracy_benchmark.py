@@ -53,7 +53,7 @@ material = "STO"
 class Fake:
     """An encoder without a network: mean and spread of each chip."""
 
-    digest, precision, device = "fake", "fp32", "cpu"
+    digest, precision, device, convolutions = "fake", "fp32", "cpu", "none"
 
     def __init__(self) -> None:
         self.calls = 0

@@ -35,7 +35,7 @@ MODALITIES = {ENCODING: "haadf", SPECTRA: "eds", ATOMS: "atomic"}
 class Stub:
     """An encoder of 512 numbers, not negative as those of a network with ReLU: a fixed random projection."""
 
-    digest, precision, device = "s" * 64, "fp32", "cpu"
+    digest, precision, device, convolutions = "s" * 64, "fp32", "cpu", "none"
 
     def encode(self, chips):
         projection = np.random.default_rng(3).normal(size=(chips[0].size, 512)).astype(np.float32)

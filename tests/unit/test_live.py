@@ -18,7 +18,7 @@ from livestem.runtime.quantification import build_quantifier
 class Fake:
     """An encoder that counts what it is asked, and embeds a chip by its mean and spread."""
 
-    digest, precision, device = "fake", "fp32", "cpu"
+    digest, precision, device, convolutions = "fake", "fp32", "cpu", "none"
 
     def __init__(self):
         self.chips = 0

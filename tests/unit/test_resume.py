@@ -13,10 +13,10 @@ from make_golden_store import GOLDEN, TAKEN, small
 from scans import messages, plan, tiles
 from test_ingest import ASKED, House
 
-from livestem.domain.errors import LivestemError, SourceError
+from livestem.domain.errors import LivestemError, SourceError, UnavailableError
 from livestem.domain.limits import Limits
 from livestem.runtime.conclude import conclude
-from livestem.runtime.encoders import Arithmetic, Encoders, UnavailableError
+from livestem.runtime.encoders import Arithmetic, Encoders
 from livestem.runtime.journal import JournalRecording
 from livestem.runtime.store import Store
 from livestem.wire import messages as m

@@ -91,10 +91,10 @@ def _show(checks: list[Check], measured: tuple[Measured, ...], choice: Choice | 
 def _show_tuning(console: Console, measured: tuple[Measured, ...], choice: Choice) -> None:
     from rich.table import Table
 
-    table = Table("device", "precision", "live, chips/s", "finals, chips/s", box=None, pad_edge=False)
+    table = Table("device", "precision", "threads", "chips/s", box=None, pad_edge=False)
     for row in measured:
-        live, finals = f"{row.live_chips_per_s:.0f} ({row.threads} threads)", f"{row.finals_chips_per_s:.0f} (1 thread)"
-        table.add_row(row.device, row.precision, live, finals, style="bold" if row.choice == choice else "")
+        told = (row.device, row.precision, str(row.threads), f"{row.chips_per_s:.0f}")
+        table.add_row(*told, style="bold" if row.choice == choice else "")
     console.print()
     console.print(table)
     console.print(

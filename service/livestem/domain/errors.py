@@ -35,6 +35,10 @@ class StageError(LivestemError):
     """A method cannot be applied to the data it was given."""
 
 
+class UnavailableError(LivestemError):
+    """What a scan was begun with is not here now; the scan stays open until it is."""
+
+
 class StoreError(LivestemError):
     """The store cannot be opened, read or written."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from livestem.domain.errors import LivestemError
+from livestem.domain.errors import LivestemError, UnavailableError
 from livestem.domain.parameters import Preset
 from livestem.runtime import weights
 from livestem.runtime.features import Encoder
@@ -30,10 +30,6 @@ class Arithmetic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     encoder: str
     device: str = "cpu"
     precision: str = "fp64"
-
-
-class UnavailableError(LivestemError):
-    """What a scan was begun with is not here now; the scan stays open until it is."""
 
 
 class Encoders:

@@ -48,6 +48,10 @@ class Encoder(Protocol):
     def device(self) -> str:
         """Where it runs, such as ``cpu``."""
 
+    @property
+    def convolutions(self) -> str:
+        """How a network's sums are made, such as ``filtered``."""
+
     def encode(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embed chips."""
 

@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 from livestem.client.hub import Hub
 from livestem.domain import life
-from livestem.domain.errors import DiskFullError, LivestemError
+from livestem.domain.errors import DiskFullError, LivestemError, UnavailableError
 from livestem.runtime.conclude import conclude, final_messages, summary
 from livestem.runtime.disk import RETRY_S
-from livestem.runtime.encoders import Encoders, UnavailableError
+from livestem.runtime.encoders import Encoders
 from livestem.runtime.metrics import Metrics
 from livestem.runtime.notices import Notices
 from livestem.runtime.open_scan import OpenScan

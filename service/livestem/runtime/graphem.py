@@ -201,6 +201,7 @@ class _Witness:
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
         self.digest, self.precision, self.device = encoder.digest, encoder.precision, encoder.device
+        self.convolutions = encoder.convolutions
         self.seen: NDArray[np.uint8] = np.zeros((0, 1, 1), np.uint8)
 
     def encode(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -28,10 +28,12 @@ def numerics_of(encoder: Encoder | None) -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
+    network = {"convolutions": encoder.convolutions} if encoder else {}
     return {
         "encoder": encoder.digest if encoder else "lattice",
         "precision": encoder.precision if encoder else "fp64",
         "device": encoder.device if encoder else "cpu",
+        **network,
         "isa": _isa(),
         "versions": versions,
     }

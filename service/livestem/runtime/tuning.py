@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from livestem.domain.errors import LivestemError, UsageError
-from livestem.stages.vgg16 import BATCH, TENSOR_SHAPES, Vgg16
+from livestem.stages.vgg16 import BATCH, GPU_BATCH, TENSOR_SHAPES, Vgg16
 
 Precision = Literal["fp32", "bf16"]
 
@@ -40,13 +40,12 @@ DEFAULT = Choice()
 
 
 class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Throughput of one choice; `chips_per_s` of live maps, with every core, and of finals, with one thread."""
+    """Throughput of one choice, with every core, as live maps and finals have it."""
 
     device: str
     precision: Precision
     threads: int
-    live_chips_per_s: float
-    finals_chips_per_s: float
+    chips_per_s: float
 
     @property
     def choice(self) -> Choice:
@@ -56,7 +55,7 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     choice: Choice
-    measured: tuple[Measured, ...] = ()
+    measured: tuple[dict[str, object], ...] = ()  # for who reads it; earlier versions wrote other fields
 
 
 def stored(folder: Path) -> Choice | None:
@@ -100,8 +99,8 @@ def keep(folder: Path, choice: Choice, measured: tuple[Measured, ...]) -> Path:
 
 
 def choose(measured: tuple[Measured, ...]) -> Choice:
-    """Return the quickest choice for live maps, or the default where none is clearly quicker."""
-    speeds = {row.choice: row.live_chips_per_s for row in measured}
+    """Return the quickest choice, or the default where none is clearly quicker."""
+    speeds = {row.choice: row.chips_per_s for row in measured}
     best = max(speeds, key=lambda choice: speeds[choice], default=DEFAULT)
     return best if speeds.get(best, 0.0) > _CLEARLY * speeds.get(DEFAULT, 0.0) else DEFAULT
 
@@ -120,11 +119,12 @@ def measure() -> Iterator[Measured]:
         name: (rng.standard_normal(shape) * np.sqrt(2 / math.prod(shape[1:]))).astype(np.float32)
         for name, shape in TENSOR_SHAPES.items()
     }
-    Vgg16(tensors)  # says what to do where torch is missing
+    threads = Vgg16(tensors).workers  # says what to do where torch is missing
     for choice in _choices():
         encoder = Vgg16(tensors, choice.device, choice.precision)
-        chips = rng.integers(0, 256, (BATCH, _CHIP_PX, _CHIP_PX)).astype(np.uint8)
-        yield Measured(choice.device, choice.precision, *_speeds(encoder, chips))
+        count = BATCH * threads if choice.device == "cpu" else GPU_BATCH  # whole batches, one for each thread
+        chips = rng.integers(0, 256, (count, _CHIP_PX, _CHIP_PX)).astype(np.uint8)
+        yield Measured(choice.device, choice.precision, encoder.workers, _chips_per_s(encoder, chips))
 
 
 def _choices() -> Iterator[Choice]:
@@ -133,17 +133,6 @@ def _choices() -> Iterator[Choice]:
     for device in ("cpu", *(f"cuda:{i}" if i else "cuda" for i in range(torch.cuda.device_count()))):
         yield Choice(device, "fp32")
         yield Choice(device, "bf16")
-
-
-def _speeds(encoder: Vgg16, chips: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> tuple[int, float, float]:
-    """Return the threads that live maps have, and the chips per second of live maps and of finals."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    live = _chips_per_s(encoder, chips)
-    with threadpool_limits(limits=1):  # as `livestem.runtime.finals`
-        finals = _chips_per_s(encoder, chips)
-    return torch.get_num_threads(), live, finals
 
 
 def _chips_per_s(encoder: Vgg16, chips: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> float:
