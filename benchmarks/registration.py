@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livestem.domain.geometry import Grid, plan_grid
+from livestem.runtime.pieces import Strip
 from livestem.runtime.registration import Registrar
-from livestem.runtime.sums import HaadfSum, Strip
+from livestem.runtime.sums import HaadfSum
 from livestem.simulator import Simulation, Specimen, load_specimen
 from livestem.stages.chips import cut
 

@@ -29,9 +29,10 @@ from livestem.domain.errors import WireError
 from livestem.domain.geometry import Grid
 from livestem.domain.parameters import Register
 from livestem.domain.scan import ScanPlan
+from livestem.runtime.pieces import Photons, Piece, Strip, Whole, landing, pieces
 from livestem.runtime.received import content_of
 from livestem.runtime.registration import Registrar, Registration
-from livestem.runtime.sums import MOST_PHOTONS, Changed, EdsSum, HaadfSum, Piece, Strip, Sum, Whole, landing, pieces
+from livestem.runtime.sums import MOST_PHOTONS, Changed, EdsSum, HaadfSum, Sum
 from livestem.wire import messages as m
 from livestem.wire.codec import Message
 
@@ -98,9 +99,12 @@ class Accumulator:
         planned = self.plan.frames_of(modality, 0)
         if planned and tile.frame >= planned:
             raise WireError("outside", f"frame {tile.frame} of {planned} planned")
-        if not part.occupancy.claim(tile.frame, tile.y, tile.x, h, w, content_of(tile, arrays)):
+        found = list(pieces(tile, arrays))
+        self._check_photons(found)
+        content = content_of(type(tile).__name__, (array for piece in found for array in piece.arrays))
+        if not part.occupancy.claim(tile.frame, tile.y, tile.x, h, w, content):
             return False
-        for piece in pieces(tile, arrays):
+        for piece in found:
             part.receive(tile.frame, piece)
             self._take(modality, tile.frame, piece)
         self.frames_seen = max(self.frames_seen, tile.frame + 1)
@@ -297,10 +301,12 @@ class Accumulator:
             raise WireError("payload", f"spectra of {arrays[0].shape[2]} channels, {self.eds.channels} announced")
         if tile.content == "events" and arrays[1].size and int(arrays[1].max()) >= self.eds.channels:
             raise WireError("outside", f"channel {int(arrays[1].max())} of {self.eds.channels}")
-        photons = arrays[1].size if tile.content == "events" else float(arrays[0].sum(dtype=np.float64))
-        if self.eds.counts + photons > MOST_PHOTONS:
-            raise WireError("limit", f"{photons:.0f} more photons than the {self.eds.counts} that are here")
         return self.eds
+
+    def _check_photons(self, found: list[Piece]) -> None:
+        photons = sum(piece.photons for piece in found if isinstance(piece, Photons))
+        if photons + (self.counts or 0) > MOST_PHOTONS:
+            raise WireError("limit", f"{photons:.0f} more photons than the {self.counts} that are here")
 
 
 def memory_bytes(plan: ScanPlan, grid: Grid, register: Register = "none") -> int:

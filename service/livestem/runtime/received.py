@@ -14,6 +14,7 @@ take more than `MOST_HOLES` rectangles the rows that are not whole are told whol
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ _PLACE, _VALUE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)  #
 # The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): every bit in changes half of the bits out.
 _MIX = (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB))
 _LAST = np.uint64(31)
+_AT_ONCE = 2**14  # values that are mixed at a time: 128 kB, and as much again to work with, stay in a core's cache
 
 
 class Hole(NamedTuple):
@@ -95,16 +97,21 @@ class Occupancy:
             self._seen[frame] = self._whole
         return True
 
-    def add(self, places: NDArray[np.uint64], values: NDArray[np.uint64], times: NDArray[Any] | None = None) -> None:
+    def add(self, places: NDArray[np.uint64], values: NDArray[Any], times: NDArray[Any] | None = None) -> None:
         """Add values at places (frame and pixel as `places_of` numbers them) to the checksum, each so many `times`."""
-        mixed = places * _PLACE + values * _VALUE
-        for shift, factor in _MIX:
-            mixed ^= mixed >> shift
-            mixed *= factor
-        mixed ^= mixed >> _LAST
-        if times is not None:
-            mixed *= times.astype(np.uint64)
-        self.checksum = (self.checksum + int(mixed.sum(dtype=np.uint64))) % _WORD
+        for start in range(0, places.size, _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            mixed = places[part] * _PLACE
+            rest = values[part].astype(np.uint64)
+            rest *= _VALUE
+            mixed += rest
+            for shift, factor in _MIX:
+                mixed ^= np.right_shift(mixed, shift, out=rest)
+                mixed *= factor
+            mixed ^= np.right_shift(mixed, _LAST, out=rest)
+            if times is not None:
+                mixed *= times[part].astype(np.uint64)
+            self.checksum = (self.checksum + int(mixed.sum(dtype=np.uint64))) % _WORD
 
     def places_of(self, frame: int, y: int, x: int, h: int, w: int) -> NDArray[np.uint64]:
         """Return the numbers (h * w,) of a rectangle's pixels, row by row; no two pixels of a scan share one."""
@@ -193,9 +200,9 @@ def as_words(values: NDArray[Any]) -> NDArray[np.uint64]:
     return flat.astype(np.uint64 if flat.dtype.kind == "u" else np.int64).view(np.uint64)
 
 
-def content_of(tile: m.HaadfRows | m.EdsRows, arrays: tuple[NDArray[Any], ...]) -> int:
-    """Return a checksum of a tile's data, whatever codec they came in."""
-    crc = zlib.crc32(type(tile).__name__.encode())
+def content_of(kind: str, arrays: Iterable[NDArray[Any]]) -> int:
+    """Return a checksum of a tile's data, of this kind, whatever codec they came in."""
+    crc = zlib.crc32(kind.encode())
     for array in arrays:
         crc = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data, crc)
     return crc

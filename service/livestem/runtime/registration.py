@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livestem.domain.geometry import Grid
-from livestem.runtime.sums import HaadfSum, Whole
+from livestem.runtime.pieces import Whole
+from livestem.runtime.sums import HaadfSum
 from livestem.stages.correlation import PREDICTION_PX, Vector
 from livestem.stages.register import displacement, predicted
 from livestem.wire import messages as m

@@ -7,95 +7,18 @@ HAADF add up exactly in any order; float HAADF must be added in frame order.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livestem.runtime.pieces import Photons, Piece, Strip, Whole, landing
 from livestem.runtime.received import Occupancy, as_words
-from livestem.wire import messages as m
 
-Whole = tuple[int, int]  # a shift (y, x) in whole pixels
 _COUNTS = np.uint64(2**63)  # sets a pixel's number of photons apart from a photon's channel, in the checksum
 _NOWHERE: Whole = (0, 0)
-_OBJECTS = 400  # bytes of Python's objects around a piece: what pieces of one pixel are made of
 MOST_PHOTONS = 2**32 - 1  # of a scan: an hour at a million a second; no channel of a chip can then wrap round
-
-
-@dataclass(frozen=True, eq=False)
-class Strip:
-    """HAADF of the rectangle at (y, x): `values` (h, w)."""
-
-    y: int
-    x: int
-    values: NDArray[Any]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(h, w)."""
-        return self.values.shape[0], self.values.shape[1]
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that it takes."""
-        return _OBJECTS + int(self.values.nbytes)
-
-
-@dataclass(frozen=True, eq=False)
-class Photons:
-    """EDS of the rectangle at (y, x), `shape` (h, w).
-
-    Attributes
-    ----------
-    pixel, channel : (N,) where in the rectangle, row-major, and in which channel
-    number : (N,) how many photons; one each if None
-    """
-
-    y: int
-    x: int
-    shape: tuple[int, int]
-    pixel: NDArray[Any]
-    channel: NDArray[Any]
-    number: NDArray[Any] | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that it takes."""
-        number = 0 if self.number is None else self.number.nbytes
-        return _OBJECTS + int(self.pixel.nbytes + self.channel.nbytes + number)
-
-
-Piece = Strip | Photons
-
-
-def pieces(tile: m.HaadfRows | m.EdsRows, arrays: tuple[NDArray[Any], ...]) -> Iterator[Piece]:
-    """Return what a tile holds; dense EDS row by row, so that lists of its photons stay short."""
-    if isinstance(tile, m.HaadfRows):
-        yield Strip(tile.y, tile.x, arrays[0])
-        return
-    width = tile.w
-    if tile.content == "events":
-        counts, channel = arrays
-        pixel = np.repeat(np.arange(counts.size, dtype=np.uint32), counts.ravel())
-        yield Photons(tile.y, tile.x, (tile.h, width), pixel, channel)
-        return
-    for row, spectra in enumerate(arrays[0]):
-        at, channels = np.nonzero(spectra)
-        number = spectra[at, channels]
-        yield Photons(tile.y + row, tile.x, (1, width), at.astype(np.uint32), channels.astype(np.uint32), number)
-
-
-def landing(field: tuple[int, ...], piece: Piece, shift: Whole) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return (where in the field, what of the piece) when it is moved by `shift`; empty slices if it leaves."""
-    to, of = [], []
-    for start, size, side in zip((piece.y + shift[0], piece.x + shift[1]), piece.shape, field, strict=True):
-        first, last = min(max(start, 0), side), max(min(start + size, side), 0)
-        last = max(first, last)
-        to.append(slice(first, last))
-        of.append(slice(first - start, last - start))
-    return (to[0], to[1]), (of[0], of[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,9 +154,9 @@ class EdsSum:
         """Add a piece to the checksum of what came, and count its photons."""
         assert isinstance(piece, Photons)
         places = self.occupancy.places_of(frame, piece.y, piece.x, *piece.shape)
-        counts = np.bincount(piece.pixel, piece.number, minlength=places.size).astype(np.uint64)
+        counts = piece.counts
         self.occupancy.add(places, counts | _COUNTS)
-        self.occupancy.add(places[piece.pixel], piece.channel.astype(np.uint64), piece.number)
+        self.occupancy.add(piece.of_each(places), piece.channel, piece.number)
         self.counts += int(counts.sum(dtype=np.uint64))
 
     def add(self, piece: Piece, shift: Whole = _NOWHERE) -> None:
@@ -243,7 +166,8 @@ class EdsSum:
         chips = np.full(piece.shape, len(self._spectra) - 1, dtype=np.int64)
         chips[of] = self._chip_of_pixel[to]
         self.exposure[to] += 1
-        flat = chips.ravel()[piece.pixel] * self.channels + piece.channel
+        flat = piece.of_each(chips * self.channels)
+        flat += piece.channel
         number = np.uint32(1) if piece.number is None else piece.number.astype(np.uint32)
         np.add.at(self._spectra.reshape(-1), flat, number)
 
@@ -260,7 +184,7 @@ class EdsSum:
             chip[part] = self._chip_of_pixel[to]
             if not counted[chip].any():
                 continue
-            at = chip.ravel()[piece.pixel]
+            at = piece.of_each(chip)
             kept = counted[at]
             number = np.uint32(1) if piece.number is None else piece.number[kept].astype(np.uint32)
             np.add.at(self._spectra.reshape(-1), at[kept] * self.channels + piece.channel[kept], number)

@@ -152,7 +152,7 @@ def most_header_bytes(topic: Buffer, limits: Limits) -> int:
 
 def nest(frames: Sequence[Buffer]) -> NDArray[np.uint8]:
     """Pack a whole message into one payload of another (`resent`, `snapshot_page`): a MessagePack list of bins."""
-    return np.frombuffer(_encoder.encode([bytes(f) for f in frames]), dtype=np.uint8)
+    return np.frombuffer(_encoder.encode(list(frames)), dtype=np.uint8)
 
 
 def unnest(array: NDArray[np.uint8]) -> list[bytes]:
