@@ -36,7 +36,7 @@ from livestem.runtime.admission import check_disk, check_limits, check_open
 from livestem.runtime.decision import Decider, Decision
 from livestem.runtime.journal import JOURNAL, Journal, cursor_of
 from livestem.runtime.open_scan import OpenScan
-from livestem.runtime.resume import opened, reopen, stated
+from livestem.runtime.resume import alike, opened, reopen, stated
 from livestem.runtime.store import KnownScan
 from livestem.wire import messages as m
 from livestem.wire.codec import Message
@@ -124,7 +124,7 @@ class Opener:
                 raise other_plan(start)
             return Course(known=known)
         decision = self._decider.decide(start.plan)
-        if (plan, parameters) == (start.plan, decision.parameters):
+        if plan == start.plan and alike(known, parameters, decision.parameters):
             return Course(already="complete") if known.status == "complete" else Course(known=known, decision=decision)
         if known.status == "failed":
             return Course(decision=decision)

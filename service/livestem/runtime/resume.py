@@ -46,6 +46,19 @@ def stated(known: KnownScan) -> tuple[ScanPlan, Parameters, Arithmetic | None]:
     return plan, parameters, arithmetic
 
 
+def alike(known: KnownScan, parameters: Parameters, now: Parameters) -> bool:
+    """Return whether a scan that was processed with `parameters` would be processed alike now.
+
+    A preset's recipe may change from one livestem to the next. Of a scan that an older one has processed, whose recipes
+    had not the fields that they have today, the preset counts and not what it was made of then.
+    """
+    if parameters == now:
+        return True
+    recipe = msgspec.json.decode(known.parameters)["recipe"]
+    older = recipe.keys() != set(now.recipe.__struct_fields__)
+    return older and msgspec.structs.replace(parameters, recipe=now.recipe) == now
+
+
 def opened(session: str, scan_id: str, plan: ScanPlan, decision: Decision, journal: Journal) -> OpenScan:
     """Return a scan of which nothing is counted in yet."""
     return OpenScan(
