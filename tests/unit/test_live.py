@@ -8,10 +8,11 @@ import pytest
 from scans import ASKED, TRUTH, messages, plan, tiles
 from test_ingest import House
 
+from livestem.runtime.embeddings import BATCH, NEVER
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.features import Collected, eds_features, haadf_feature
 from livestem.runtime.finals import fewshot_map
-from livestem.runtime.live import BUDGET, LiveScorer
+from livestem.runtime.live import LiveScorer
 from livestem.runtime.quantification import build_quantifier
 
 
@@ -146,20 +147,25 @@ def test_without_a_support_set_progress_is_still_told(tmp_path):
     assert state.header.coverage.haadf == pytest.approx(1 / 6)
 
 
-def test_a_network_embeds_changed_chips_only_within_its_budget_and_catches_up(tmp_path):
+def test_a_network_embeds_changed_chips_within_its_budget_tells_their_age_and_catches_up(tmp_path):
     house, rest, scan = running(tmp_path, shape=(96, 96), preset="as_published")
-    encoders = FakeEncoders()
-    scorer = LiveScorer(encoders, 0)
-    half = len(rest) // 2
-    house.take(rest[:half])
-    scorer.look(scan)
-    assert encoders.fake.chips == BUDGET
-    for message in rest[half : half + 4]:
-        house.take([message])
-        scorer.look(scan)
-    assert encoders.fake.chips <= 5 * BUDGET
-    before = encoders.fake.chips
-    house.take(rest[-2:])
-    scorer.look(scan)
-    assert encoders.fake.chips > before
-    assert scorer.look(scan) is None
+    encoders, now = FakeEncoders(), [100.0]
+    quick = encoders.fake.encode
+    encoders.fake.encode = lambda chips: (now.__setitem__(0, now[0] + 0.01 * len(chips)), quick(chips))[1]
+    scorer = LiveScorer(encoders, 0, clock=lambda: now[0])
+    first = [message for message in rest if message.header.frame == 0]
+    house.take(first)
+    looks = [scorer.look(scan)]
+    assert encoders.fake.chips == BATCH, "a quarter of a second at 10 ms a chip, and at least a batch"
+    assert scan.stale_from == 100.0
+    while scan.stale_from is not None:
+        looks.append(scorer.look(scan))
+        assert encoders.fake.chips <= len(looks) * BATCH
+    assert encoders.fake.chips == 576
+    assert scorer.look(scan) is None, "nothing waits, nothing new"
+    mapped = [state for state in looks if state.label_map is not None]
+    assert (mapped[0].ages == NEVER).any() and (mapped[-1].ages == 0).all()
+    house.take([message for message in rest if message.header.frame == 1])
+    later = scorer.look(scan)
+    assert later.header.oldest_frames == 1 and set(np.unique(later.ages)) == {0, 1}
+    assert [array.dtype.str for array in later.arrays] == ["<i2", "<f4", "<u2"]

@@ -123,7 +123,9 @@ def test_clahe_is_asked_for_live_too(tmp_path):
     encode = encoders.fake.encode
     encoders.fake.encode = lambda chips: seen.append(chips) or encode(chips)
     house.take(rest)
-    assert LiveScorer(encoders, 0).look(running_scan).label_map is not None
+    scorer = LiveScorer(encoders, 0)
+    assert scorer.look(running_scan).label_map is not None
+    scorer.look(running_scan)  # a first look embeds one batch, the second the rest
     data = Collected.of(running_scan.accumulator, final=False)
     plain = to_grey(data.haadf, percentile_range(data.haadf))
     np.testing.assert_array_equal(np.concatenate(seen), cut(equalise(plain), data.grid, 4))

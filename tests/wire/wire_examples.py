@@ -98,6 +98,14 @@ def plain() -> dict[str, Example]:
             ),
             (labels, scores), "res", "raw",
         ),
+        "live aged": (
+            m.Live(
+                last_seq=9, **of_scan, revision=2**33 + 1, watermark=m.Watermark(epoch=EPOCH, seq=6), coverage=coverage,
+                frame=1, frames=2, counts=99, chips_done=2, chips=6, method="fewshot", modality="haadf+atomic",
+                classes=("gamma", "mu"), oldest_frames=3,
+            ),
+            (labels, scores, np.where(labels < 0, 65535, 3).astype("<u2")), "res", "raw",
+        ),
         "coverage_map": (
             m.CoverageMap(**of_scan, modalities=("haadf", "eds"), chip_nm=0.5, origin_nm=(10.0, -2.5)),
             (

@@ -126,10 +126,11 @@ def _live(live: Any) -> str:
     )
     counts = "" if live.counts is None else f", {live.counts} counts"
     scored = f", few-shot on {live.modality}" if live.method else ""
+    aged = f", oldest chip {live.oldest_frames} frames" if live.oldest_frames else ""
     drift = "" if live.drift_nm is None else f", drift {drift_in_words(live.drift_nm)}"
     return (
         f"{live.scan_id}  live {live.revision}: frame {live.frame + 1}{frames}, {covered}{counts}, "
-        f"{live.chips_done}/{live.chips} chips{drift}{scored}"
+        f"{live.chips_done}/{live.chips} chips{aged}{drift}{scored}"
     )
 
 

@@ -1,21 +1,24 @@
 """Live scoring: what is known of a running scan, at most every `publish_interval_s`, never in ingest's way.
 
 A look takes anew what has changed (`livestem.runtime.followed`), and describes nothing twice. A network is slow even
-so: its embeddings are kept, and at most `BUDGET` chips that have changed are embedded again at a look, longest waiting
-first. Its grey range is frozen after the first rows and taken anew when a frame ends; CLAHE, which wants the whole
-picture, is taken anew at every look.
+so: its embeddings are kept, and at a look those are made anew that need it most, as many as time allows
+(`livestem.runtime.embeddings`); while some wait, a look is due even if nothing new has come. Its grey range is frozen
+after the first rows and taken anew when a frame ends; CLAHE, which wants the whole picture, is taken at every look.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from livestem.domain.parameters import Parameters
+from livestem.runtime.embeddings import NEVER, Embeddings
 from livestem.runtime.encoders import Encoders
 from livestem.runtime.features import Collected, Encoder, Feature, grey_picture, grey_range
 from livestem.runtime.finals import fewshot_map, modalities
@@ -26,8 +29,6 @@ from livestem.stages.chips import cut
 from livestem.stages.grey import GreyRange
 from livestem.wire import messages as m
 
-BUDGET = 256  # chips a look: eight of the encoder's batches, about a second on a laptop
-
 
 @dataclass(frozen=True)
 class LiveState:
@@ -36,6 +37,14 @@ class LiveState:
     header: m.Live
     label_map: LabelMap | None
     arrived: float | None = None  # when the oldest tile came that is in no earlier message
+    ages: NDArray[np.uint16] | None = None  # (rows, cols), where a network embeds
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """Its payload."""
+        if self.label_map is None:
+            return ()
+        return tuple(x for x in (self.label_map.labels, self.label_map.scores, self.ages) if x is not None)
 
 
 @dataclass
@@ -45,8 +54,14 @@ class _Kept:
     followed: Followed
     grey: GreyRange | None = None
     grey_frame: int = -1
-    rows: NDArray[np.float64] | None = None
-    changed_at: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # 0: embedded as it is
+    embeddings: Embeddings | None = None
+    margin: NDArray[np.float32] | None = None  # (N,) of the last map's scores
+
+    def take(self, label_map: LabelMap) -> None:
+        """Note how sure a map is of each chip."""
+        if label_map.scores is not None and len(label_map.scores) > 1:
+            highest = np.sort(label_map.scores, axis=0)
+            self.margin = (highest[-1] - highest[-2]).ravel()
 
 
 class LiveScorer:
@@ -57,10 +72,12 @@ class LiveScorer:
     encoders : Encoders
     first_revision : int
         Revisions rise from here, so that a restarted service's are newer.
+    clock : callable
+        Seconds; that of the scans' times of arrival.
     """
 
-    def __init__(self, encoders: Encoders, first_revision: int) -> None:
-        self._encoders = encoders
+    def __init__(self, encoders: Encoders, first_revision: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._encoders, self._clock = encoders, clock
         self._revision = first_revision
 
     def look(self, scan: OpenScan) -> LiveState | None:
@@ -72,7 +89,7 @@ class LiveScorer:
         scoring = scan.parameters.support is not None
         with scan.lock:
             accumulator = scan.accumulator
-            if not any(accumulator.changed.values()):
+            if not any(accumulator.changed.values()) and scan.stale_from is None:
                 return self._again(scan)
             changed = {modality: marks.take() for modality, marks in accumulator.changed.items()}
             arrived, scan.arrived = scan.arrived, None
@@ -103,7 +120,12 @@ class LiveScorer:
             classes=label_map.classes if label_map else (),
             drift_nm=drift_nm,
         )
-        scan.last_look = state = LiveState(header, label_map, arrived)
+        ages = None
+        if label_map is not None and kept is not None and kept.embeddings is not None:
+            ages = kept.embeddings.ages(header.frame).reshape(data.grid.shape)
+            oldest = int(ages.max(where=ages != NEVER, initial=0))
+            header = msgspec.structs.replace(header, oldest_frames=oldest)
+        scan.last_look = state = LiveState(header, label_map, arrived, ages)
         return state
 
     def _again(self, scan: OpenScan) -> LiveState | None:
@@ -113,7 +135,7 @@ class LiveScorer:
             return None
         self._revision += 1
         header = msgspec.structs.replace(last.header, revision=self._revision, watermark=scan.watermark)
-        scan.last_look = state = LiveState(header, last.label_map)
+        scan.last_look = state = LiveState(header, last.label_map, ages=last.ages)
         return state
 
     def _score(self, scan: OpenScan, kept: _Kept, data: Collected, frames: int) -> tuple[str, LabelMap] | None:
@@ -131,35 +153,30 @@ class LiveScorer:
             if len(found) == len(parts) and modalities(found)[-1] == parts:
                 label_map = fewshot_map(parts, found, data, kept.followed.parameters)
                 if label_map is not None:
+                    kept.take(label_map)
                     return "+".join(parts), label_map
         return None
 
     def _haadf(self, scan: OpenScan, kept: _Kept, data: Collected, frames: int) -> Feature:
         encoder = self._encoders.of(kept.followed.parameters.recipe, scan.arithmetic)
-        return kept.followed.lattice(data) if encoder is None else self._embed(kept, data, frames, encoder)
+        return kept.followed.lattice(data) if encoder is None else self._embed(scan, kept, data, frames, encoder)
 
-    def _embed(self, kept: _Kept, data: Collected, frames: int, encoder: Encoder) -> Feature:
-        """Embed what has waited longest; chips never embedded yet have no data."""
+    def _embed(self, scan: OpenScan, kept: _Kept, data: Collected, frames: int, encoder: Encoder) -> Feature:
+        """Embed what the budget allows; chips never embedded yet have no data."""
         assert data.haadf is not None and data.grid.haadf_px is not None
-        if kept.rows is None:
-            kept.rows = np.zeros((data.grid.chips, 0))
-            kept.changed_at = np.zeros(data.grid.chips, np.int64)
-        dirty, parameters = kept.followed.stale["haadf"], kept.followed.parameters
-        kept.changed_at[dirty & (kept.changed_at == 0)] = self._revision
-        dirty[:] = False
+        if kept.embeddings is None:
+            kept.embeddings = Embeddings(data.grid.chips, self._clock)
+        stale, parameters, valid = kept.followed.stale["haadf"], kept.followed.parameters, data.valid("haadf")
+        kept.embeddings.mark(stale)
+        stale[:] = False
         if kept.grey is None or frames != kept.grey_frame:
             kept.grey, kept.grey_frame = grey_range(data, parameters), frames
-        valid = data.valid("haadf")
-        waiting = np.flatnonzero((kept.changed_at > 0) & valid)
-        chosen = waiting[np.argsort(kept.changed_at[waiting], kind="stable")][:BUDGET]
-        if chosen.size:
-            picture = grey_picture(data, parameters, kept.grey)
-            found = encoder.encode(cut(picture, data.grid, data.grid.haadf_px)[chosen])
-            if not kept.rows.shape[1]:
-                kept.rows = np.zeros((data.grid.chips, found.shape[1]))
-            kept.rows[chosen] = found
-            kept.changed_at[chosen] = 0
-        return Feature(kept.rows, valid & kept.rows.any(axis=1))
+        if (kept.embeddings.waiting & valid).any():
+            grey = cut(grey_picture(data, parameters, kept.grey), data.grid, data.grid.haadf_px)
+            kept.embeddings.renew(grey, encoder, valid, frames - 1, kept.margin)
+        scan.stale_from = kept.embeddings.oldest(valid)
+        rows = kept.embeddings.rows
+        return Feature(rows, valid & rows.any(axis=1))
 
 
 def _kept(scan: OpenScan) -> _Kept:

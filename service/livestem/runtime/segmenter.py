@@ -20,11 +20,10 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import zmq
-from numpy.typing import NDArray
 
 from livestem.client.hub import Hub
 from livestem.client.line import server_key
@@ -302,14 +301,10 @@ class Segmenter:
             return
         if state is None:
             return
-        arrays: tuple[NDArray[Any], ...] = ()
-        if state.label_map is not None:
-            found = state.label_map
-            arrays = (found.labels,) if found.scores is None else (found.labels, found.scores)
         with self._hub.lock:
             if self._hub.publisher(scan.session) is None:
                 return  # its finals were made meanwhile, and the session let go
-            self._hub.publish(scan.session, state.header, arrays)
+            self._hub.publish(scan.session, state.header, state.arrays)
         scan.shown = time.monotonic()
         self._tell_lag(scan, scan.shown)
         scan.looked_from = None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from livestem.domain.errors import WireError
@@ -79,6 +80,11 @@ def _labels(header: m.Header, arrays: Arrays) -> None:
     if isinstance(header, m.Live) and header.method is None:
         _exactly(0, arrays)
         return
+    if isinstance(header, m.Live) and header.oldest_frames is not UNSET:
+        *arrays_before, ages = _exactly(3, arrays)
+        if ages.dtype != np.uint16 or ages.shape != arrays[0].shape:
+            raise WireError("payload", f"ages are uint16 (rows, cols), got {ages.dtype} {ages.shape}")
+        arrays = tuple(arrays_before)
     if not 1 <= len(arrays) <= 2:
         raise WireError("payload", f"a {m.tag_of(header)} carries labels and perhaps scores")
     labels = arrays[0]

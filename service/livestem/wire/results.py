@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from livestem.domain.regions import Region
 from livestem.wire.header import Count, Index, Key, OfScan, Side, Text, Unnumbered
@@ -27,7 +27,9 @@ class Coverage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 class Live(Unnumbered, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="live"):
     """The state of a running scan; newest wins, by (scan_id, revision).
 
-    Payload, if `method` is set: labels (rows, cols) int16, then scores (classes, rows, cols) float32.
+    Payload, if `method` is set: labels (rows, cols) int16, then scores (classes, rows, cols) float32; then, if
+    `oldest_frames` is, ages (rows, cols) uint16: frames begun since each chip was embedded, 0 if nothing has come to it
+    since, 65535 if it never was.
 
     Attributes
     ----------
@@ -37,6 +39,7 @@ class Live(Unnumbered, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     counts : EDS photons so far
     chips_done : chips whose every pixel was visited at least once
     drift_nm : (y, x) shift of the newest registered frame against the first; None before there is one
+    oldest_frames : the largest age of a chip that has been embedded; unset where every map has every chip as it is
     """
 
     scan_id: str
@@ -52,6 +55,7 @@ class Live(Unnumbered, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     modality: Key | None = None
     classes: tuple[str, ...] = ()
     drift_nm: tuple[float, float] | None = None
+    oldest_frames: Count | UnsetType = UNSET
 
 
 class Registration(OfScan, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="registration"):
