@@ -37,6 +37,7 @@ _WAITING = 200  # a service that was cut off for a while asks and acknowledges s
 _HANDSHAKE_MS = 5_000  # takes milliseconds, on two busy cores some hundred
 _BACKLOG = 1_024  # two connections of each of 500 subscribers
 _UNBIND_MS = 1_000  # takes less than one
+_MOMENT_MS = 10  # a message that is half sent is over by then, or its reader is asleep
 _IDLE_S, _AGAIN_S, _TRIES = 10, 5, 2  # of the system's own words on an idle line: 20 s in all
 _UNHEARD_MS = 20_000  # for what was sent: the largest message needs 27 Mbit/s to be through by then
 
@@ -108,16 +109,16 @@ def _refuse_taken_path(endpoint: str) -> None:
 def unbind(socket: Socket, linger_ms: int = 0) -> None:
     """Close a bound socket and all its connections; its endpoint is free when this returns.
 
-    What is queued is given `linger_ms` to leave, behind our back.
+    What is queued is given `linger_ms` to leave, behind our back. It is always given a moment, and ZeroMQ's own unbind
+    is not asked for: either ends connections in the middle of a message, and libzmq 4.3.5 ends the whole process when
+    the other side of one hangs up just then ("Resource temporarily unavailable (src/session_base.cpp)").
     """
     monitor = socket.get_monitor_socket(zmq.EVENT_CLOSED | zmq.EVENT_CLOSE_FAILED)
     try:
-        socket.unbind(socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0"))
+        socket.close(linger=max(_MOMENT_MS, linger_ms))
         monitor.poll(_UNBIND_MS)  # else a successor could find the port taken, or lose its ipc file to us
     finally:
-        socket.disable_monitor()
         monitor.close(linger=0)
-        socket.close(linger=linger_ms)
 
 
 def common(socket: Socket, most_bytes: int) -> None:
