@@ -54,7 +54,7 @@ class Cost(msgspec.Struct, frozen=True):
 class Projection:
     """Stands for a network: 512 numbers of every chip, by a fixed random projection."""
 
-    digest, precision, device = "0" * 64, "fp32", "cpu"
+    digest, precision, device, convolutions = "0" * 64, "fp32", "cpu", "none"
 
     def encode(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embed chips (N, p, p)."""

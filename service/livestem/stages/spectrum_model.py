@@ -30,6 +30,7 @@ BACKGROUND_COLUMNS = 7
 _BEYOND_KEV = 1.0  # continuum kept beyond the hardest line, so that its background is held from both sides
 _FLOOR = 0.02  # a channel's noise is taken as at least that of 2 % of the mean level: none counts as noiseless
 _REWEIGHTINGS = 3  # the third round changes weights by less than 0.1 %
+_NOTHING = 1e-150  # length of a column whose square is lost: it is as good as zero
 _SHIFT_EV = 60.0  # largest axis error corrected: half a peak's width, beyond which lines would be mistaken
 _RESOLUTION_EV = (122.0, 200.0)  # Mn Ka: below, Fiori's formula leaves carbon no width; above, no Si detector
 
@@ -233,7 +234,8 @@ def nonnegative_fit(design: Floats, spectrum: Floats) -> tuple[Floats, float]:
         Sum of squared residuals.
     """
     normal = design.T @ design
-    norms = np.sqrt(np.diagonal(normal)).clip(1e-300)
+    norms = np.sqrt(np.diagonal(normal))
+    norms = np.where(norms > _NOTHING, norms, 1.0)
     values, vectors = np.linalg.eigh(normal / norms[:, None] / norms)
     kept = values > 1e-12 * values[-1]  # what is below is round-off of the normal matrix
     root = np.sqrt(values[kept])[:, None] * vectors[:, kept].T
