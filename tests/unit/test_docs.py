@@ -14,7 +14,7 @@ import sys
 import threading
 import tomllib
 from collections.abc import Iterator
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +25,7 @@ import msgspec
 import numpy as np
 import pytest
 import typer.main
+from scans import plan
 
 from livestem.cli.__main__ import app
 from livestem.client import Acquisition, Endpoint, EnergyAxis, Subscriber
@@ -60,19 +61,28 @@ def at(path: Path) -> str:
 # --- a real service on loopback -----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+@contextmanager
+def serving(store: Path) -> Iterator[Settings]:
     """A segmenter on free ports of this machine, in this process."""
     data, results = free_pairs(2)
     settings = Settings(
         acquisition=(Endpoint(f"tcp://127.0.0.1:{data}"),),
         results=Endpoint(f"tcp://127.0.0.1:{results}"),
         http=Http(port=0),
-        store=str(tmp_path_factory.mktemp("store")),
+        store=str(store),
     )
     segmenter = Segmenter(settings, lambda text: None)
-    yield settings
-    segmenter.close()
+    try:
+        yield settings
+    finally:
+        segmenter.close()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """One for all tests that take it."""
+    with serving(tmp_path_factory.mktemp("store")) as settings:
+        yield settings
 
 
 def moved(code: str, service: Settings) -> str:
@@ -99,15 +109,23 @@ RUNNABLE = [d for d in DOCUMENTS if blocks(d, "python")]
 
 
 @pytest.mark.parametrize("document", RUNNABLE, ids=at)
-def test_the_python_of_a_document_runs_as_written(document: Path, service: Settings):
+def test_the_python_of_a_document_runs_as_written(document: Path, tmp_path: Path):
     """In order: the README's script sends the scan whose finals its subscriber waits for."""
-    for block in blocks(document, "python"):
-        assert block["mark"], "mark it <!-- run -->, or fence it as plain text"
-        code = compile(moved(block["code"], service), at(document), "exec")
-        with ExitStack() as running, redirect_stdout(io.StringIO()):
-            if "Acquisition" not in block["code"]:  # a service that knows a session has something to say
-                running.enter_context(Acquisition(endpoint=service.acquisition[0])).wait_for_service()
-            exec(code, {})
+    with serving(tmp_path) as service:
+        for block in blocks(document, "python"):
+            assert block["mark"], "mark it <!-- run -->, or fence it as plain text"
+            run_block(block["code"], document, service)
+
+
+def run_block(text: str, document: Path, service: Settings) -> None:
+    """Run one piece of a document; to one that only listens a scan is sent."""
+    code = compile(moved(text, service), at(document), "exec")
+    with ExitStack() as running, redirect_stdout(io.StringIO()):
+        if "Acquisition" not in text:
+            acquisition = running.enter_context(Acquisition(endpoint=service.acquisition[0]))
+            acquisition.wait_for_service()
+            running.enter_context(acquisition.start_scan(plan()))
+        exec(code, {})
 
 
 def test_the_readmes_scripts_are_as_short_as_it_says():
