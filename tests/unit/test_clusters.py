@@ -40,12 +40,11 @@ def _parameters(recipe: Preset = PRESETS["default"], clusters: int | None = None
 
 def _maps(features: dict[str, Feature], parameters: Parameters) -> dict[str, LabelMap]:
     grid = Grid(rows=SHAPE[0], cols=SHAPE[1], chip_nm=1.0, chip_px=10, pixel_nm=0.1, haadf_px=10, eds_px=10)
-    clusters, out = Clusters(), {}
-    single = {name: Joined.of((name,), features, grid, parameters) for name in features}
-    for joined in (*single.values(), Joined.of(tuple(features), features, grid, parameters)):
-        out["ward." + joined.name] = clusters.ward(joined)
-        out["louvain." + joined.name] = clusters.louvain(joined, single)
-    return out
+    single = [Joined.of((name,), features, grid, parameters) for name in features]
+    every = [*single, Joined.of(tuple(features), features, grid, parameters)]
+    clusters = Clusters(every)
+    ward = {"ward." + j.name: found for j, found in zip(every, clusters.ward_maps(), strict=True)}
+    return ward | {"louvain." + j.name: found for j, found in zip(every, clusters.louvain_maps(), strict=True)}
 
 
 def test_regions_find_all_phases_without_being_told_how_many(features):

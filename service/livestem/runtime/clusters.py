@@ -11,12 +11,13 @@ they would have gone (`stages.sampled`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from livestem.runtime.label_map import Facts, Joined, LabelMap
+from livestem.runtime.side_by_side import Once, side_by_side
 from livestem.stages import ensemble, fewshot, louvain, ward
 from livestem.stages.agreement import number_by_appearance
 from livestem.stages.phases import PhaseTree, communities_of_regions, phase_tree
@@ -24,24 +25,45 @@ from livestem.stages.regions import Regions, find_regions
 from livestem.stages.sampled import sample, to_communities, to_nearest_means
 
 _LEAST = 4  # chips of a community where the preset merges tiny ones, as many as make a solid region
+_SMALL = 4096  # chips: up to here a matrix of all their pairs is small (134 MB), and several may be there at once
 _CHIPS_A_COLUMN = 10  # of the features: with fewer chips a covariance is guesswork, and everything looks like one phase
 
 Labels = NDArray[np.int16]
 
 
 class Clusters:
-    """Clusters every modality and ensemble of one scan; what several maps need is computed once."""
+    """Clusters the modalities and ensembles of one scan; what several maps need is computed once.
 
-    def __init__(self) -> None:
-        self._regions: dict[str, tuple[Regions, PhaseTree] | None] = {}
-        self._ward: dict[str, Labels] = {}
-        self._similarities: dict[str, NDArray[np.float64]] = {}
+    Parameters
+    ----------
+    every : sequence of Joined
+        All of them.
+    """
 
-    def ward(self, joined: Joined) -> LabelMap:
-        """Return Ward's clusters."""
+    def __init__(self, every: Sequence[Joined]) -> None:
+        self._every = every
+        self._single = {joined.name: joined for joined in every if len(joined.parts) == 1}
+        self._once = Once()
+
+    def ward_maps(self) -> list[LabelMap]:
+        """Return Ward's clusters of each."""
+        return side_by_side(self._ward, self._every, self._at_once("ward"))
+
+    def louvain_maps(self) -> list[LabelMap]:
+        """Return Louvain communities of each."""
+        return side_by_side(self._louvain, self._every, self._at_once("louvain"))
+
+    def _at_once(self, method: str) -> int | None:
+        """Return how many maps are made at once: single chips' unless their matrices are large; regions take turns."""
+        return 1 if any(method in j.parameters.recipe.regions or j.grid.chips > _SMALL for j in self._every) else None
+
+    def _ward(self, joined: Joined) -> LabelMap:
+        return self._once(("ward", joined.name), lambda: self._ward_of(joined))
+
+    def _ward_of(self, joined: Joined) -> LabelMap:
         recipe = joined.parameters.recipe
         if len(joined.parts) > 1 and recipe.ensembles["ward"] == "vector":
-            labels = ensemble.vector_vote(*(self._ward[p] for p in joined.parts))
+            labels = ensemble.vector_vote(*(self._ward(self._single[p]).labels.ravel() for p in joined.parts))
             return LabelMap(joined.as_map(labels), facts=joined.way("ward"))
         support = joined.parameters.support
         wanted = joined.parameters.clusters or (len(support.names) if support else None)
@@ -52,14 +74,12 @@ class Clusters:
             regions, tree = found
             labels = _every_chip(joined, regions.chips(tree.cut(wanted or tree.suggested)))
             facts = {"clusters": int(labels.max()) + 1, "regions": tree.regions}
-        self._ward[joined.name] = labels
         return LabelMap(joined.as_map(labels), facts=facts | {"suggested": wanted is None} | joined.way("ward"))
 
-    def louvain(self, joined: Joined, features: Mapping[str, Joined]) -> LabelMap:
-        """Return Louvain communities; `features` has the single modalities, whose affinities may be averaged."""
+    def _louvain(self, joined: Joined) -> LabelMap:
         found = self._of(joined) if "louvain" in joined.parameters.recipe.regions else None
         if found is None:
-            return self._louvain_of_chips(joined, features)
+            return self._louvain_of_chips(joined)
         regions, tree = found
         communities = communities_of_regions(tree, joined.parameters.seed)
         labels = _every_chip(joined, regions.chips(communities.labels))
@@ -72,11 +92,9 @@ class Clusters:
 
     def _of(self, joined: Joined) -> tuple[Regions, PhaseTree] | None:
         """Return the regions of a scan and their tree; None where they show no more than one phase."""
-        if joined.name not in self._regions:
-            self._regions[joined.name] = _regions_of(joined)
-        return self._regions[joined.name]
+        return self._once(("regions", joined.name), lambda: _regions_of(joined))
 
-    def _louvain_of_chips(self, joined: Joined, features: Mapping[str, Joined]) -> LabelMap:
+    def _louvain_of_chips(self, joined: Joined) -> LabelMap:
         recipe, valid = joined.parameters.recipe, joined.valid
         chosen = sample(valid, recipe.exact_chips, joined.parameters.seed)
         sampled = len(chosen) < np.count_nonzero(valid)
@@ -84,7 +102,7 @@ class Clusters:
         if not any(np.ptp(f.rows[chosen], axis=0).any() for f in joined.features):
             return LabelMap(joined.as_map(valid.astype(np.int16) - 1), facts={"communities": 1})
         mean = len(joined.parts) > 1 and recipe.ensembles["louvain"] == "mean"
-        parts = [features[p] for p in joined.parts] if mean else [joined]
+        parts = [self._single[p] for p in joined.parts] if mean else [joined]
         affinities = (
             louvain.similarity_matrix(part.rows()[chosen]) if sampled else self._similarity(part) for part in parts
         )
@@ -113,9 +131,7 @@ class Clusters:
         return LabelMap(joined.as_map(labels), facts=facts | joined.way("louvain"))
 
     def _similarity(self, joined: Joined) -> NDArray[np.float64]:
-        if joined.name not in self._similarities:
-            self._similarities[joined.name] = louvain.similarity_matrix(joined.rows(), joined.valid)
-        return self._similarities[joined.name]
+        return self._once(("similarity", joined.name), lambda: louvain.similarity_matrix(joined.rows(), joined.valid))
 
 
 def _regions_of(joined: Joined) -> tuple[Regions, PhaseTree] | None:

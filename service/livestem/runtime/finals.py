@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from livestem.runtime.label_map import Facts, Joined, Key, LabelMap
 from livestem.runtime.numerics import digest_of, numerics_of
 from livestem.runtime.quantification import Quantifier, build_quantifier
 from livestem.runtime.regions import describe_maps
+from livestem.runtime.side_by_side import Once, side_by_side
 from livestem.stages import agreement, fewshot, rejection
 
 _CLIPPED = 0.01  # of the pixels at an end of the detector's range: hot and dead pixels are fewer
@@ -92,9 +94,15 @@ def modalities(features: Mapping[str, Feature]) -> list[tuple[str, ...]]:
 
 
 def fewshot_map(
-    parts: tuple[str, ...], features: Mapping[str, Feature], data: Collected, parameters: Parameters
+    parts: tuple[str, ...],
+    features: Mapping[str, Feature],
+    data: Collected,
+    parameters: Parameters,
+    once: Once | None = None,
 ) -> LabelMap | None:
     """Score chips against the support set; None until every class has a chip with data.
+
+    `once` keeps, for several maps of the same features, what they share.
 
     Examples of earlier scans stand behind this scan's chips, brought to their place by its own standards; None where
     they lack a number that this scan has.
@@ -116,10 +124,8 @@ def fewshot_map(
     if not fewshot.finished(classes, valid):
         return None
     if parameters.recipe.fewshot == "softmax":
-        by_part = {}
-        for part in parts:
-            rows, there = features[part].rows, features[part].valid
-            by_part[part] = fewshot.softmax_scores(rows, fewshot.prototypes(rows, classes, there), there)
+        once = once or Once()
+        by_part = {part: once(part, partial(_softmax, features[part], classes)) for part in parts}
         scores = fewshot.combine(by_part, score_weights(parts, features, parameters))
     else:
         rows = joined.rows()
@@ -142,6 +148,11 @@ def fewshot_map(
     )
 
 
+def _softmax(feature: Feature, classes: fewshot.Classes) -> fewshot.Scores:
+    """Return the published scores of one modality."""
+    return fewshot.softmax_scores(feature.rows, fewshot.prototypes(feature.rows, classes, feature.valid), feature.valid)
+
+
 def _features(
     data: Collected, parameters: Parameters, quantifier: Quantifier | None, encoder: Encoder | None
 ) -> dict[str, Feature]:
@@ -158,21 +169,19 @@ def _maps(
 ) -> dict[Key, LabelMap]:
     maps: dict[Key, LabelMap] = {}
     everything = modalities(features)
+    names = ["+".join(parts) for parts in everything]
     if parameters.support is not None:
         with _timed(timings, "fewshot"):
-            for parts in everything:
-                found = fewshot_map(parts, features, data, parameters)
-                if found is not None:
-                    maps["fewshot", "+".join(parts)] = found
-    clusters = Clusters()
-    every = [Joined.of(parts, features, data.grid, parameters) for parts in everything]
+            once, many = Once(), parameters.recipe.fewshot == "softmax"  # of wide embeddings
+            scored = side_by_side(
+                lambda parts: fewshot_map(parts, features, data, parameters, once), everything, None if many else 1
+            )
+        maps |= {("fewshot", name): found for name, found in zip(names, scored, strict=True) if found is not None}
+    clusters = Clusters([Joined.of(parts, features, data.grid, parameters) for parts in everything])
     with _timed(timings, "ward"):
-        for joined in every:
-            maps["ward", joined.name] = clusters.ward(joined)
+        maps |= {("ward", name): found for name, found in zip(names, clusters.ward_maps(), strict=True)}
     with _timed(timings, "louvain"):
-        single = {joined.name: joined for joined in every if len(joined.parts) == 1}
-        for joined in every:
-            maps["louvain", joined.name] = clusters.louvain(joined, single)
+        maps |= {("louvain", name): found for name, found in zip(names, clusters.louvain_maps(), strict=True)}
     return maps
 
 

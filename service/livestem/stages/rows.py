@@ -36,7 +36,7 @@ def valid_rows(x: NDArray[Any], valid: Mask | None, what: str = "features") -> t
     Returns
     -------
     (V, D) float64
-        The valid rows, in order.
+        The valid rows, in order; `x` itself where nothing had to be copied, so not to be written to.
     (N,) bool
         The mask.
 
@@ -51,17 +51,22 @@ def valid_rows(x: NDArray[Any], valid: Mask | None, what: str = "features") -> t
     mask = np.ones(len(x), bool) if valid is None else np.asarray(valid, bool).ravel()
     if mask.shape != (len(x),):
         raise StageError(f"{what} has {len(x)} rows, but the mask of valid chips has {mask.size} entries")
-    rows = np.ascontiguousarray(x[mask], np.float64)
+    rows = np.ascontiguousarray(x if mask.all() else x[mask], np.float64)
     if not len(rows):
         raise StageError(f"no chip has data for {what}; wait for the first finished chip")
-    bad = int(np.count_nonzero(~np.isfinite(rows).all(axis=1)))
-    if bad:
+    if not np.isfinite(rows).all():
+        bad = int(np.count_nonzero(~np.isfinite(rows).all(axis=1)))
         raise StageError(f"{what} of {bad} chips are not finite; look for NaN or infinity in the recording")
     return rows, mask
 
 
 def scatter(rows: NDArray[Any], valid: Mask) -> Floats:
-    """Put (V, D) rows of valid chips back to their places in (N, D) float64; the others are zero."""
+    """Put (V, D) rows of valid chips back to their places in (N, D) float64; the others are zero.
+
+    Where all chips are valid, `rows` itself is returned.
+    """
+    if valid.all() and rows.dtype == np.float64:
+        return rows
     out = np.zeros((len(valid), rows.shape[1]))
     out[valid] = rows
     return out

@@ -30,6 +30,7 @@ from livestem.stages.rows import Floats, Mask, valid_rows
 _FAST_FROM = 256  # columns; below, scipy's direct distances take under a second for thousands of chips
 _CANCELS = 1e-5  # d^2 over |a|^2 + |b|^2: below, ten of float64's sixteen digits no longer survive
 _MANY = 0.02  # share of cancelling pairs above which direct distances for all cost less
+_BLOCK = 2_000_000  # numbers of one step (16 MB)
 _EXACT = 2.0**53  # whole numbers up to here are exact in float64
 
 
@@ -196,18 +197,27 @@ def _distances(rows: Floats) -> Floats:
     count, width = rows.shape
     if width < _FAST_FROM:
         return np.asarray(pdist(rows))
-    whole = bool((rows == np.rint(rows)).all()) and float((rows**2).sum(axis=1).max()) * 4 < _EXACT
+    whole = _are_whole(rows)
     if not whole:
         rows = rows - rows.mean(axis=0)
     square = np.einsum("ij,ij->i", rows, rows)
-    first, second = np.triu_indices(count, k=1)
-    total = square[first] + square[second]
-    squared = total - 2.0 * (rows @ rows.T)[first, second]
+    upper = np.triu(np.ones((count, count), bool), k=1)
+    total = (square[:, None] + square)[upper]
+    squared = total - 2.0 * (rows @ rows.T)[upper]
     if not whole:
         close = np.flatnonzero(squared <= _CANCELS * total)
         if len(close) > _MANY * len(squared):
             return np.asarray(pdist(rows))
-        for some in np.array_split(close, max(1, len(close) * width // 2_000_000)):
-            away = rows[first[some]] - rows[second[some]]
+        pair = np.flatnonzero(upper)  # first * count + second
+        for some in np.array_split(close, max(1, len(close) * width // _BLOCK)):
+            first, second = np.divmod(pair[some], count)
+            away = rows[first] - rows[second]
             squared[some] = np.einsum("ij,ij->i", away, away)
-    return np.asarray(np.sqrt(squared))
+    return np.asarray(np.sqrt(squared, out=squared))
+
+
+def _are_whole(rows: Floats) -> bool:
+    """Return whether all numbers are whole, and small enough for their products' sums to be exact."""
+    if any((some != np.rint(some)).any() for some in np.array_split(rows, max(1, rows.size // _BLOCK))):
+        return False
+    return float(np.einsum("ij,ij->i", rows, rows).max()) * 4 < _EXACT
