@@ -30,7 +30,9 @@ def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanRes
     What was measured decides its status: a scan is complete if its end came and nothing of its plan is missing,
     whatever the sender says of it; only that it was aborted is taken on its word.
     """
-    accumulator = _settled(scan)
+    with scan.lock:  # its last live map may be made meanwhile
+        accumulator = _settled(scan)
+        data = Collected.of(accumulator, final=True, borrowed=scan.borrowed)
     missing = accumulator.missing()
     if status != "aborted":
         status = "incomplete" if missing or scan.end is None else "complete"
@@ -38,7 +40,6 @@ def conclude(scan: OpenScan, status: life.Status, encoders: Encoders) -> ScanRes
         reason = None
     else:
         reason = scan.reason or _ended_early(scan.plan.frames, accumulator.frames_stated)
-    data = Collected.of(accumulator, final=True, borrowed=scan.borrowed)
     finals = finalise(data, scan.parameters, encoders.of(scan.parameters.recipe, scan.arithmetic))
     return ScanResult(
         session=scan.session,

@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from livestem.client.hub import Hub
 from livestem.domain import life
@@ -84,9 +85,11 @@ class Finisher:
         """Make finals until there are no more."""
         while (job := self._queue.get()) is not None:
             scan, status = job
-            self._look(scan)  # the last live map holds the last tile
             began = time.perf_counter()
-            outcome = self._concluded(scan, status)
+            with ThreadPoolExecutor(1, "last-look") as beside:  # the last live map is out before the finals
+                looked = beside.submit(self._look, scan)
+                outcome = self._concluded(scan, status)
+                looked.result()
             while not self._settled(scan, outcome, began):
                 if self._stop.wait(RETRY_S):
                     return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ from livestem.runtime.hspy import write_hspy
 from livestem.runtime.label_map import Key, LabelMap
 from livestem.runtime.regions import region_names
 from livestem.runtime.registration import Registration
+from livestem.runtime.side_by_side import side_by_side
 from livestem.stages.clahe import CLIP_LIMIT, TILES
 from livestem.stages.descriptors import differences
 from livestem.wire import messages as m
@@ -88,10 +89,13 @@ def write_result(folder: Path, result: ScanResult) -> None:
         If it cannot be written; no half-written file is left.
     """
     try:
-        _whole(folder / "labels.npz", lambda path: path.write_bytes(labels_npz(result.finals.maps)))
-        _whole(folder / CHIPS, lambda path: path.write_bytes(chips_npz(result.finals.features)))
-        _whole(folder / COVERAGE, lambda path: path.write_bytes(coverage_npz(result.covered)))
-        _whole(folder / "result.hspy", lambda path: write_hspy(path, result))
+        writers: dict[str, Callable[[Path], object]] = {
+            CHIPS: lambda path: path.write_bytes(chips_npz(result.finals.features)),  # packing leaves the others a core
+            "result.hspy": lambda path: write_hspy(path, result),
+            "labels.npz": lambda path: path.write_bytes(labels_npz(result.finals.maps)),
+            COVERAGE: lambda path: path.write_bytes(coverage_npz(result.covered)),
+        }
+        side_by_side(lambda name: _whole(folder / name, writers[name]), [*writers])
         text = msgspec.json.format(msgspec.json.encode(result_json(result)), indent=1)
         _whole(folder / "result.json", lambda path: path.write_bytes(text + b"\n"))
     except OSError as e:
