@@ -18,7 +18,18 @@ import msgspec
 from benchmarks.performance.table import Table, machine
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS: tuple[str, ...] = ("finalise", "live_latency", "ingest", "start_up", "clustering", "scale")
+BENCHMARKS: tuple[str, ...] = (
+    "finalise",
+    "live_latency",
+    "ingest",
+    "embedding",
+    "quantification",
+    "subscribers",
+    "profile",
+    "start_up",
+    "clustering",
+    "scale",
+)
 RUNS = 5  # the least of which a median tells anything
 
 

@@ -12,10 +12,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
 from benchmarks.performance.ingest_source import CHANNELS, ROWS, SIDE, Sent
+from benchmarks.performance.live_latency import Beside
 from benchmarks.performance.table import Cell, Table
 from benchmarks.reliability.processes import Service, end
 
@@ -55,9 +57,9 @@ def measure(runs: int, quick: bool) -> Table:
     )
 
 
-def sent(kind: str, frames: int) -> Sent:
-    """Send one scan to a service of its own."""
-    with tempfile.TemporaryDirectory() as made, Service(Path(made)) as service:
+def sent(kind: str, frames: int, beside: Beside = nullcontext) -> Sent:
+    """Send one scan to a service of its own, with something beside it."""
+    with tempfile.TemporaryDirectory() as made, Service(Path(made)) as service, beside(service):
         command = [sys.executable, "-m", "benchmarks.performance.ingest_source", "--endpoint", service.acquisition]
         command += ["--kind", kind, "--frames", str(frames), "--folder", made]
         told = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=LONGEST_S, check=True)

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import linear_regression
 
@@ -31,6 +32,8 @@ STEADY = 0.2  # frames a minute: a backlog that grows by less will not be seen i
 PX = {10: "51 x 51", 15: "34 x 34"}
 _PER_FRAME = 2 * SHAPE[0] // ROWS  # messages
 
+Beside = Callable[[Service], AbstractContextManager[object]]
+
 
 class Played(msgspec.Struct, frozen=True):
     """What came of one scan.
@@ -41,6 +44,7 @@ class Played(msgspec.Struct, frozen=True):
     never : tiles that none did
     backlog : (s since the first map, frames) how far each live map was behind what had been sent
     maps_per_s, cpu : live maps received, and cores that the service took while the beam was on
+    maps : live maps received in all
     """
 
     latency_s: tuple[float, ...]
@@ -48,6 +52,7 @@ class Played(msgspec.Struct, frozen=True):
     backlog: tuple[tuple[float, float], ...]
     maps_per_s: float
     cpu: float
+    maps: int
 
     @property
     def growth(self) -> float:
@@ -93,10 +98,14 @@ def told(played: Played) -> tuple[Cell, ...]:
     return p50, p99, worst, played.maps_per_s, played.growth, played.cpu
 
 
-def play(seconds: float, chip_px: int, preset: str = "default") -> Played:
-    """Play one scan to a service of its own."""
+def play(seconds: float, chip_px: int, preset: str = "default", beside: Beside = nullcontext) -> Played:
+    """Play one scan to a service of its own; `beside` is entered before it and left when its finals are out."""
     frames = max(1, round(seconds / FRAME_S))
-    with tempfile.TemporaryDirectory() as made, Service(Path(made), "--preset", preset) as service:
+    with (
+        tempfile.TemporaryDirectory() as made,
+        Service(Path(made), "--preset", preset) as service,
+        beside(service),
+    ):
         folder = Path(made)
         listening = _start("live_listener", folder / "heard", "--endpoint", service.results)
         _said(listening, "listening")
@@ -136,7 +145,7 @@ def judged(sent: Sequence[tuple[int, float]], heard: Sequence[Heard], cpu: float
         if h.at <= last
     )
     during = [h for h in maps if h.at <= last]
-    return Played(tuple(latency), never, backlog, len(during) / max(last - maps[0].at, 1e-9), cpu)
+    return Played(tuple(latency), never, backlog, len(during) / max(last - maps[0].at, 1e-9), cpu, len(maps))
 
 
 def _judged(grid: str, played: Played) -> str:

@@ -17,16 +17,18 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from benchmarks.quantification import published_intensities, published_model
+from benchmarks.performance.published_fit import published_intensities, published_model
 from numpy.typing import NDArray
 
 from livestem.domain.errors import LivestemError
-from livestem.domain.parameters import Parameters
+from livestem.domain.parameters import GRAPHEM_LINES, Parameters
 from livestem.runtime import weights
 from livestem.runtime.features import Collected, eds_features, grey_picture, grey_range
 from livestem.runtime.quantification import Quantifier, build_quantifier
 from livestem.stages import louvain
 from livestem.stages.chips import cut
+from livestem.stages.lines import choose_lines
+from livestem.stages.quantify import build_operator
 from livestem.stages.vgg16 import BGR_MEAN, SIDE, TENSOR_SHAPES
 
 Seconds = dict[str, float]
@@ -73,7 +75,7 @@ class Chips:
 def pipeline(chips: Chips, clusters: int) -> Seconds:
     """Run all but the fit; return what each step took, seconds."""
     took: Seconds = {}
-    encode = _one_at_a_time()
+    encode = one_at_a_time()
     encode(chips.images[0])
     with _timed(took, EMBED):
         embedded = np.stack([encode(image) for image in chips.images])
@@ -104,9 +106,51 @@ def communities(modalities: dict[str, NDArray[Any]]) -> dict[str, list[int]]:
     return {name: _communities(matrix) for name, matrix in similar.items()}
 
 
+def one_at_a_time() -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """Return what embeds one (p, p) chip with torchvision's VGG16; its weights, or random ones where there are none."""
+    import torch
+    import torchvision
+
+    with torch.device("meta"):  # the classifier, most of the network, is not needed
+        trunk = torchvision.models.vgg16(init_weights=False).features
+    trunk = trunk.to_empty(device="cpu").eval().requires_grad_(False)
+    trunk.load_state_dict({name.removeprefix("features."): torch.tensor(value) for name, value in tensors().items()})
+    mean = torch.tensor(BGR_MEAN).reshape(1, 3, 1, 1)
+
+    def encode(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            grey = torch.from_numpy(image.astype(np.float32))[None, None]
+            resized = torch.nn.functional.interpolate(grey, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+            return np.asarray(trunk(resized - mean).numpy().ravel())
+
+    return encode
+
+
+def tensors() -> weights.Tensors:
+    """Return VGG16's weights; where there are none, random ones that keep the size of what passes through.
+
+    How long a network takes is not in its weights.
+    """
+    path = weights.find()
+    if path is not None:
+        return weights.load(path)
+    rng = np.random.default_rng(0)
+    return {
+        name: rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
+        if len(shape) == 4
+        else np.zeros(shape, np.float32)
+        for name, shape in TENSOR_SHAPES.items()
+    }
+
+
 def fit_s(chips: Chips, beam_kv: float, sample: int) -> float:
-    """Return the seconds that ``multifit(bounded=True)`` would take on all chips, from `sample` of them."""
-    operator = chips.quantifier.operator
+    """Return the seconds that ``multifit(bounded=True)`` would take on all chips, from `sample` of them.
+
+    The lines are the eleven of the published code.
+    """
+    measured = chips.quantifier.operator
+    families = choose_lines((), measured.axis, beam_kv, GRAPHEM_LINES)
+    operator = build_operator(families, measured.axis, chips.raw.mean(0), measured.resolution_mnka_ev, beam_kv)
     chosen = np.linspace(0, len(chips.raw) - 1, sample).astype(int)
     model = published_model(chips.raw[chosen], operator, beam_kv)
     took: Seconds = {}
@@ -122,39 +166,6 @@ def _communities(similar: NDArray[np.float64]) -> list[int]:
     np.fill_diagonal(adjacent, 0)
     graph = igraph.Graph.Adjacency(adjacent, mode="undirected")
     return list(graph.community_multilevel().membership)
-
-
-def _one_at_a_time() -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Return what embeds one (p, p) chip with torchvision's VGG16; its weights, or random ones where there are none."""
-    import torch
-    import torchvision
-
-    path = weights.find()
-    with torch.device("meta"):  # the classifier, most of the network, is not needed
-        trunk = torchvision.models.vgg16(init_weights=False).features
-    trunk = trunk.to_empty(device="cpu").eval().requires_grad_(False)
-    tensors = _random() if path is None else weights.load(path)
-    trunk.load_state_dict({name.removeprefix("features."): torch.tensor(value) for name, value in tensors.items()})
-    mean = torch.tensor(BGR_MEAN).reshape(1, 3, 1, 1)
-
-    def encode(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            grey = torch.from_numpy(image.astype(np.float32))[None, None]
-            resized = torch.nn.functional.interpolate(grey, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
-            return np.asarray(trunk(resized - mean).numpy().ravel())
-
-    return encode
-
-
-def _random() -> weights.Tensors:
-    """Return tensors that keep the size of what passes through: how long a network takes is not in its weights."""
-    rng = np.random.default_rng(0)
-    return {
-        name: rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
-        if len(shape) == 4
-        else np.zeros(shape, np.float32)
-        for name, shape in TENSOR_SHAPES.items()
-    }
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-_FRAME = re.compile(r"(?P<function>\S+) \((?P<file>[^():]+\.py)(?::\d+)?\)$")
+_FRAME = re.compile(r"(?P<function>\S+) \((?P<file>(?:[A-Za-z]:)?[^():]+\.py)(?::\d+)?\)$")
 _OURS = ("client", "protocol", "wire", "domain", "runtime", "stages", "sources", "cli", "simulator")
 _ELSEWHERE = "elsewhere"
 

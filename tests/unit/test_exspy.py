@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from benchmarks.performance.published_fit import published_intensities, published_model, published_percent
+from benchmarks.performance.quantification import BEAM_KV, expected_spectrum
 
 from livestem.domain.scan import EnergyAxis
 from livestem.stages.composition import cliff_lorimer
@@ -18,18 +17,7 @@ from livestem.stages.quantify import build_operator, fit
 from livestem.stages.spectrum_model import align
 
 
-@pytest.fixture(scope="module")
-def published() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "quantification.py"
-    spec = importlib.util.spec_from_file_location("benchmark_quantification", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def compared(published, spectra, axis, elements, beam, *, weighted=False, **how):
+def compared(spectra, axis, elements, beam, *, weighted=False, **how):
     """Return ours, its sigma and exspy's atomic percent, (N, E) each, and the line intensities of both, (N, L)."""
     families = choose_lines(elements, axis, beam)
     total = spectra.sum(0).astype(np.float64)
@@ -38,9 +26,9 @@ def compared(published, spectra, axis, elements, beam, *, weighted=False, **how)
     k = builtin_k_factors(named_lines(families), beam)
     fitted = fit(operator, spectra, nonnegative=True)
     ours = cliff_lorimer(fitted, k)
-    model = published.published_model(spectra, operator, beam, weighted=weighted)
-    found = published.published_intensities(model, operator, **(how or {"bounded": True}))
-    theirs = published.published_percent(found, operator, k)
+    model = published_model(spectra, operator, beam, weighted=weighted)
+    found = published_intensities(model, operator, **(how or {"bounded": True}))
+    theirs = published_percent(found, operator, k)
     lines = fitted.intensities, np.stack([np.ravel(s.data) for s in found], axis=1)
     return ours.atomic_percent, ours.sigma, theirs, lines
 
@@ -55,11 +43,11 @@ def compared(published, spectra, axis, elements, beam, *, weighted=False, **how)
     ],
     ids=lambda w: "".join(w),
 )
-def test_a_known_composition_comes_back_from_both(published, weights, how):
+def test_a_known_composition_comes_back_from_both(weights, how):
     axis = EnergyAxis(channels=2048, scale_kev=0.01, offset_kev=-0.25)
-    mean = published.expected_spectrum(choose_lines(weights, axis, published.BEAM_KV), weights, axis)
+    mean = expected_spectrum(choose_lines(weights, axis, BEAM_KV), weights, axis)
     spectra = np.random.default_rng(4).poisson(4e5 * mean, (2, axis.channels))
-    ours, sigma, theirs, (mine, exspys) = compared(published, spectra, axis, tuple(weights), published.BEAM_KV, **how)
+    ours, sigma, theirs, (mine, exspys) = compared(spectra, axis, tuple(weights), BEAM_KV, **how)
     atoms = np.array([w / atomic_weight(e) for e, w in weights.items()])
     assert (np.abs(ours - 100 * atoms / atoms.sum()) < 4 * sigma).all()
     assert (np.abs(ours - theirs) < np.maximum(0.5, sigma)).all()
@@ -91,8 +79,8 @@ def sums(recordings: Path, name: str) -> np.ndarray:
         ("superx", EnergyAxis(channels=4096, scale_kev=0.005, offset_kev=-1.0), ("Ni", "Cr", "Fe", "Nb", "Ti", "Al")),
     ],
 )
-def test_real_spectra_have_one_composition_in_both(recordings, published, name, axis, elements):
+def test_real_spectra_have_one_composition_in_both(recordings, name, axis, elements):
     """With the same weights. exspy's default weights all channels alike, and is 1.9 at.% away in the titanate."""
     spectra = sums(recordings, name)
-    ours, sigma, theirs, _ = compared(published, spectra, axis, elements, 200.0, weighted=True, optimizer="lstsq")
+    ours, sigma, theirs, _ = compared(spectra, axis, elements, 200.0, weighted=True, optimizer="lstsq")
     assert (np.abs(ours - theirs) < np.maximum(0.5, sigma)).all()
