@@ -179,26 +179,27 @@ def _fit(
 
 def _next_peak(state: _State, unexplained: list[tuple[float, float]]) -> tuple[float, float] | None:
     energy = energies_kev(state.axis)[state.window]
-    variance, left = state.noise**2, state.left
-    best: tuple[float, float, float] | None = None
-    for i in range(len(energy)):
-        sigma = fwhm_kev(energy[i], state.resolution) / FWHM_PER_SIGMA
-        reach = max(1, int(3 * sigma / state.axis.scale_kev))
-        part = slice(max(0, i - reach), i + reach + 1)
-        if energy[i] - 2 * sigma < max(SOFTEST_KEV, energy[0]):
-            continue  # half a peak on the zero peak's flank is no peak
-        shape = np.exp(-0.5 * ((energy[part] - energy[i]) / sigma) ** 2)
-        shape *= state.axis.scale_kev / (sigma * np.sqrt(2 * np.pi))
-        information = float((shape**2 / variance[part]).sum())
-        area = float((shape * left[part] / variance[part]).sum()) / information
-        score = area * np.sqrt(information)
-        taken = any(abs(energy[i] - e) < 2 * FWHM_PER_SIGMA * sigma for e, _ in unexplained)
-        if not taken and (best is None or score > best[0]):
-            best = (score, float(energy[i]), area)
+    step = state.axis.scale_kev
+    sigma = np.array([fwhm_kev(e, state.resolution) for e in energy.tolist()]) / FWHM_PER_SIGMA
+    reach = np.maximum(1, (3 * sigma / step).astype(np.intp))
+    offset = np.arange(-reach.max(), reach.max() + 1)
+    channel = np.arange(len(energy))[:, None] + offset  # of each peak that may be, those around its middle
+    inside = (np.abs(offset) <= reach[:, None]) & (channel >= 0) & (channel < len(energy))
+    channel = np.clip(channel, 0, len(energy) - 1)
+    away = (energy[channel] - energy[:, None]) / sigma[:, None]
+    shape = np.where(inside, np.exp(-0.5 * away**2), 0.0) * (step / (sigma * np.sqrt(2 * np.pi)))[:, None]
+    weighed = shape / (state.noise**2)[channel]
+    information = (shape * weighed).sum(axis=1)
+    area = (weighed * state.left[channel]).sum(axis=1) / information
+    score = area * np.sqrt(information)
+    score[energy - 2 * sigma < max(SOFTEST_KEV, energy[0])] = -np.inf  # half a peak on the zero peak's flank is none
+    for taken, _ in unexplained:
+        score[np.abs(energy - taken) < 2 * FWHM_PER_SIGMA * sigma] = -np.inf
+    best = int(score.argmax())
     least = _LEAST_SHARE * state.spectrum[state.window].sum()
-    if best is None or best[0] < SIGNIFICANCE or best[2] < least:
+    if score[best] < SIGNIFICANCE or area[best] < least:
         return None
-    return best[1], best[2]
+    return float(energy[best]), float(area[best])
 
 
 def _not_missed(state: _State, elements: list[str]) -> str | None:

@@ -121,7 +121,9 @@ class Evidence:
 
         self._independent = independent
         # The prior covariance is one in every direction; its matrix is that times (freedom - width - 1) = 1.
-        self._prior = np.diag([_MORE_FREEDOM - 1.0] * width + [_MEAN_PRIOR])
+        diagonal = np.array([_MORE_FREEDOM - 1.0] * width + [_MEAN_PRIOR])
+        self._prior, self._scale = np.diag(diagonal), 1 / np.sqrt(diagonal)
+        self._log_prior = float(np.log(diagonal).sum())
         self._half_after = after / 2
         self._rest = (
             log_gamma(after)
@@ -138,8 +140,14 @@ class Evidence:
 
     def of(self, samples: Samples) -> Floats:
         """Return (R,) log evidence that each sample is of one phase, nats; rows whitened, and centred on the field."""
-        parts = [self._of(samples.gram[i : i + _BLOCK]) for i in range(0, len(samples), _BLOCK)]
-        return np.concatenate([np.empty(0), *parts])
+        found = np.empty(len(samples))
+        single = samples.gram[:, -1, -1] == 1
+        found[single] = self._of_single(samples.gram[single, -1])
+        others = np.flatnonzero(~single)
+        for start in range(0, len(others), _BLOCK):
+            some = others[start : start + _BLOCK]
+            found[some] = self._of(samples.gram[some])
+        return found
 
     def gains(self, samples: Samples, alone: Floats, pairs: NDArray[np.intp]) -> Floats:
         """Return (P,) what joining each pair of samples gains, nats.
@@ -151,9 +159,11 @@ class Evidence:
         pairs : (P, 2) numbers of samples
         """
         joined = np.empty(len(pairs))
-        crowds = self._crowds(samples, pairs)
-        apart = np.ones(len(pairs), bool)
-        for region, which, rows in crowds:
+        single = samples.gram[pairs, -1, -1] == 1
+        two = single.all(axis=1)
+        joined[two] = self._of_two(*(samples.gram[end, -1] for end in pairs[two].T))
+        apart = ~two
+        for region, which, rows in self._crowds(samples, pairs, single):
             joined[which] = self._with_each(samples.gram[region], rows)
             apart[which] = False
         others = np.flatnonzero(apart)
@@ -165,13 +175,15 @@ class Evidence:
         return np.asarray(joined - alone[pairs[:, 0]] - alone[pairs[:, 1]])
 
     @staticmethod
-    def _crowds(samples: Samples, pairs: NDArray[np.intp]) -> list[tuple[int, NDArray[np.intp], Floats]]:
+    def _crowds(
+        samples: Samples, pairs: NDArray[np.intp], single: NDArray[np.bool_]
+    ) -> list[tuple[int, NDArray[np.intp], Floats]]:
         """Return the samples that are in many pairs with a single row: each with those pairs, and (n, D + 1) the rows.
 
-        Late in the growth of regions nearly all pairs are of a large one and the single chips around it.
+        `single`, (P, 2), says which ends are. Late in the growth of regions nearly all pairs are of a large one and
+        the single chips around it.
         """
-        single = samples.gram[pairs, -1, -1] == 1
-        lone = np.flatnonzero(single.any(axis=1))
+        lone = np.flatnonzero(single[:, 0] != single[:, 1])
         second = single[lone, 1]
         partner, row = (np.where(which, pairs[lone, 0], pairs[lone, 1]) for which in (second, ~second))
         times = np.bincount(partner, minlength=1)
@@ -180,6 +192,21 @@ class Evidence:
             mine = partner == region
             found.append((int(region), lone[mine], samples.gram[row[mine], -1]))
         return found
+
+    def _of_single(self, rows: Floats) -> Floats:
+        """Return the log evidence of each of (n, D + 1) rows by itself: of a determinant of 1 x 1."""
+        length = ((rows * self._scale) ** 2).sum(axis=1)
+        return self._known(1, np.log1p(self._independent * length))
+
+    def _of_two(self, a: Floats, b: Floats) -> Floats:
+        """Return the log evidence of each row of `a` joined with that of `b`, both (n, D + 1): of one of 2 x 2."""
+        a, b = a * self._scale, b * self._scale
+        aa, bb, ab = (self._independent * (x * y).sum(axis=1) for x, y in ((a, a), (b, b), (a, b)))
+        return self._known(2, np.log((1 + aa) * (1 + bb) - ab**2))
+
+    def _known(self, count: int, log_determinant: Floats) -> Floats:
+        """Return the log evidence of samples of `count` rows, from their determinants over the prior's."""
+        return np.asarray(self._rest[count] - self._half_after[count] * (self._log_prior + log_determinant))
 
     def _with_each(self, gram: Floats, rows: Floats) -> Floats:
         """Return the log evidence of a sample joined with each of (n, D + 1) single rows: one factor serves all."""

@@ -29,13 +29,13 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import nnls
 from scipy.sparse import csr_array
 
 from livestem.domain.errors import StageError
 from livestem.domain.scan import EnergyAxis
 from livestem.stages.determined import RCOND, determined_lines
 from livestem.stages.lines import DEFAULT_MNKA_EV, LineFamily
+from livestem.stages.nonnegative import nonnegative
 from livestem.stages.spectrum_model import (
     Floats,
     background_shapes,
@@ -241,11 +241,7 @@ def line_intensities(operator: LineOperator, spectra: ArrayLike, *, nonnegative:
     Unconstrained: a product with the spectra as sparse rows. A chip holds some hundred photons in thousands of
     channels, so this is several times faster than dense, and each row is summed by itself, channel by channel: the
     same bits in any batch and with any number of threads. Constrained: only spectra with a negative line are solved
-    again, by the active-set method [1]_ on the L x L normal equations with the background eliminated.
-
-    References
-    ----------
-    .. [1] Lawson and Hanson, Solving Least Squares Problems (1974), ch. 23 (non-negative least squares).
+    again (`livestem.stages.nonnegative`), on the L x L normal equations with the background eliminated.
     """
     return _intensities(operator, _counted(operator, spectra), nonnegative)
 
@@ -293,6 +289,5 @@ def _nonnegative(operator: LineOperator, counted: csr_array, unconstrained: Floa
     if not wrong.size or not active.size:
         return result
     root, onto = operator.eliminated
-    for row, aim in zip(wrong, counted[wrong] @ onto, strict=True):
-        result[row, active] = nnls(root, aim)[0]
+    result[np.ix_(wrong, active)] = nonnegative(root, counted[wrong] @ onto)
     return result
