@@ -68,6 +68,25 @@ def test_data_that_were_shown_before_they_were_committed_are_claimed_afterwards(
     assert scorer.look(scan) is None
 
 
+def test_what_is_stored_while_a_look_lasts_is_claimed_by_it_and_what_came_later_is_not(tmp_path):
+    house, rest, scan = running(tmp_path, preset="as_published")
+    encoders = FakeEncoders()
+    scorer, quick = LiveScorer(encoders, 0), encoders.fake.encode
+
+    def slow(chips):
+        encoders.fake.encode = quick
+        house.ingest.commit("s1", 7, rest[3].header.seq)
+        house.take(rest[4:6])
+        house.ingest.commit("s1", 7, rest[5].header.seq)
+        return quick(chips)
+
+    encoders.fake.encode = slow
+    house.take(rest[:4])
+    assert scorer.look(scan).header.watermark.seq == rest[3].header.seq
+    assert scan.watermark.seq == rest[5].header.seq
+    assert scorer.look(scan).header.watermark.seq == rest[5].header.seq
+
+
 def test_a_look_knows_when_the_oldest_tile_came_that_is_new_in_it(tmp_path):
     house, rest, scan = running(tmp_path)
     scorer = LiveScorer(FakeEncoders(), 0)

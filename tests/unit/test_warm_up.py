@@ -1,5 +1,6 @@
 """The first scan's finals wait for no library: in a process of its own, because here they are loaded long since."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,16 @@ def test_the_first_finals_load_nothing(tmp_path: Path):
     told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert (tmp_path / "out" / "result.hspy").is_file()
     assert set(told.stdout.split()) <= SMALL
+
+
+def test_products_of_matrices_leave_the_other_cores_to_the_service():
+    program = """
+from livestem.runtime.warm_up import warm_up
+warm_up()
+import scipy.linalg
+from threadpoolctl import threadpool_info
+print(sorted({pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}))
+"""
+    many = {**os.environ, "OPENBLAS_NUM_THREADS": "4", "MKL_NUM_THREADS": "4"}
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=many)
+    assert told.stdout.strip() == "[1]"

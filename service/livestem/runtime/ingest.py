@@ -112,7 +112,7 @@ class Ingest:
             with self._metrics.stage.labels(stage="commit").time():
                 if scan.epoch == epoch:
                     scan.journal.commit(epoch, seq)
-                    scan.watermark = m.Watermark(epoch=epoch, seq=seq)
+                    scan.stored(m.Watermark(epoch=epoch, seq=seq))
                 else:
                     scan.journal.flush()
 

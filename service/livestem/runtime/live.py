@@ -83,8 +83,8 @@ class LiveScorer:
     def look(self, scan: OpenScan) -> LiveState | None:
         """Return the newest state of a scan, or None if nothing has changed since the last look.
 
-        What came since the last commit is in the maps before the watermark says so; once it does, the same map goes
-        out again with it, if no newer one has.
+        What is not stored yet is in the maps before the watermark says so: it does if all of it is stored by the end
+        of the look; else, once it is, the same map goes out again with it, if no newer one has.
         """
         scoring = scan.parameters.support is not None
         with scan.lock:
@@ -94,7 +94,8 @@ class LiveScorer:
             changed = {modality: marks.take() for modality, marks in accumulator.changed.items()}
             arrived, scan.arrived = scan.arrived, None
             scan.looked_from = arrived
-            watermark, covered, frames = scan.watermark, accumulator.coverage(), accumulator.frames_seen
+            tiles, watermark = scan.life.tiles, scan.watermark
+            covered, frames = accumulator.coverage(), accumulator.frames_seen
             counts, drift_nm = accumulator.counts, accumulator.drift_nm
             kept = _kept(scan) if scoring else None
             if kept is None:
@@ -108,7 +109,7 @@ class LiveScorer:
         header = m.Live(
             scan_id=scan.scan_id,
             revision=self._revision,
-            watermark=watermark,
+            watermark=scan.reached(tiles, watermark),  # also what was stored while we looked
             coverage=covered,
             frame=max(0, frames - 1),
             frames=scan.plan.frames,

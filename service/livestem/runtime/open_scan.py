@@ -19,6 +19,9 @@ from livestem.runtime.journal import Journal
 from livestem.wire import messages as m
 
 
+_COMMITS = 64  # remembered: more than a second's, and a look is over by then
+
+
 @dataclass
 class OpenScan:
     """One scan from its start to its finals. `lock` guards the accumulator between ingest and compute."""
@@ -36,6 +39,7 @@ class OpenScan:
     begun_by: tuple[int, int] = (0, 0)  # epoch and seq of its newest `scan_start`
     epoch: int = 0  # of the sender whose data came last: one session may have two adapters
     watermark: m.Watermark = m.Watermark(epoch=0, seq=0)
+    commits: tuple[tuple[int, m.Watermark], ...] = ()  # the newest: tiles that were here, and how far all is stored
     end: m.ScanEnd | None = None
     repair: Repair | None = None  # once its numbers are settled and it lacks something
     status: Status | None = None  # how it ended, once it is over
@@ -50,6 +54,15 @@ class OpenScan:
     looked_from: float | None = None  # the same of the look under way
     stale_from: float | None = None  # when the chip that has waited longest for its embedding changed
     lagging: bool = False  # whether it has been told that live maps of this scan lag
+
+    def stored(self, watermark: m.Watermark) -> None:
+        """Note how far its sender's stream is stored, and with it every tile that is here."""
+        self.watermark = watermark
+        self.commits = (*self.commits[-_COMMITS:], (self.life.tiles, watermark))
+
+    def reached(self, tiles: int, otherwise: m.Watermark) -> m.Watermark:
+        """Return the newest watermark of which all is among the first so many tiles."""
+        return next((mark for here, mark in reversed(self.commits) if here <= tiles), otherwise)
 
     def begin(self, start: m.ScanStart) -> bool:
         """Take note of a `scan_start`; False if it is known. A new one takes back the end before it."""

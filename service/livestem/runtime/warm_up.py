@@ -1,4 +1,8 @@
-"""What the first scan would otherwise wait for: libraries and tables that take seconds to load."""
+"""What the first scan would otherwise wait for: libraries and tables that take seconds to load.
+
+And how the libraries work beside the service's own threads: products of matrices take one thread. Those of live maps
+are small, and a library's own threads wait for the next one by spinning, which took a core that ingest needs.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ _BEAM_KV = 300.0  # any will do
 
 
 def warm_up() -> None:
-    """Load the libraries of the finals, and exspy's element data.
+    """Load the libraries of the finals, and exspy's element data; one thread for products of matrices.
 
     The stages load these where they use them, so that a client or a short command need not; a test compares the two.
     """
@@ -22,7 +26,8 @@ def warm_up() -> None:
     import scipy.spatial.distance
     import scipy.stats  # noqa: F401
     import sklearn.metrics  # noqa: F401
-    import threadpoolctl  # noqa: F401
+    from threadpoolctl import threadpool_limits
 
+    threadpool_limits(limits=1, user_api="blas")  # of all that are loaded by now, for good
     families = choose_lines(("O",), EnergyAxis(channels=1024, scale_kev=0.01))
     builtin_k_factors(named_lines(families), _BEAM_KV)

@@ -145,8 +145,10 @@ def coverage(exposure: NDArray[Any], grid: Grid, chip_px: int) -> NDArray[np.flo
     StageError
         As `cut`.
     """
-    visited = _blocks(exposure, grid, chip_px) > 0
-    return np.asarray(visited.sum(axis=(2, 3)).reshape(grid.chips) / chip_px**2)
+    top, left, bottom, right = _extent(exposure, grid, chip_px)
+    visited = (exposure[top:bottom, left:right] > 0).reshape(grid.rows, chip_px, -1)
+    of_column = visited.sum(axis=1, dtype=np.uint32)  # whole rows first: long sums
+    return np.asarray(of_column.reshape(grid.chips, chip_px).sum(axis=1) / chip_px**2)
 
 
 def _blocks(image: NDArray[Scalar], grid: Grid, chip_px: int) -> NDArray[Scalar]:

@@ -63,13 +63,16 @@ def anscombe(counts: NDArray[Any], noise_variance: NDArray[Any] | float = 0.0) -
 
 def _spread(rows: Floats) -> tuple[Floats, Floats]:
     """Median and robust sigma of each column; sigma 0 marks a constant one."""
-    centre = np.median(rows, axis=0)
-    away = np.abs(rows - centre)
-    furthest = away.max(axis=0)
-    sigma = _MAD_TO_SIGMA * np.median(away, axis=0)
+    columns = np.ascontiguousarray(rows.T)  # a median is of what lies side by side
+    centre = np.median(columns, axis=1)
+    away = np.abs(columns - centre[:, None])
+    furthest = away.max(axis=1)
+    sigma = _MAD_TO_SIGMA * np.median(away, axis=1)
     # More than half of the chips equal (an element that one layer lacks): the median deviation is blind.
-    deviation = furthest * ((rows - centre) * _inverse(furthest)).std(axis=0)
-    sigma = np.where(sigma > _ROUNDING * furthest, sigma, deviation)
+    blind = sigma <= _ROUNDING * furthest
+    if blind.any():
+        scaled = (rows[:, blind] - centre[blind]) * _inverse(furthest[blind])
+        sigma[blind] = furthest[blind] * scaled.std(axis=0)
     constant = furthest <= _ROUNDING * np.abs(rows).max(axis=0)
     return centre, np.where(constant, 0.0, sigma)
 

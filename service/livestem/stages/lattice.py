@@ -48,6 +48,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import rfft2
 
 from livestem.domain.errors import StageError
 
@@ -222,7 +223,7 @@ def _power_shares(window: NDArray[np.float64]) -> tuple[NDArray[np.float64], _Pl
     plan = _plan(window.shape[1])
     n = len(window)
     mean = (window * plan.hann).reshape(n, -1).sum(axis=1)
-    spectrum = np.fft.rfft2((window - mean[:, None, None]) * plan.hann)
+    spectrum = rfft2((window - mean[:, None, None]) * plan.hann)
     picked = spectrum.reshape(n, -1)[:, plan.bins]
     power = (picked.real**2 + picked.imag**2) * plan.weight
     total = power.sum(axis=1, keepdims=True)

@@ -21,6 +21,7 @@ Rules
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -145,11 +146,11 @@ class _Pure:
 
 
 def _pure_phases(x: Floats, labels: Labels, border: Mask, count: int, shape: tuple[int, int]) -> _Pure:
-    from scipy.ndimage import gaussian_filter
+    along, across = (_nearby(side) for side in shape)
 
     def spread(values: Floats) -> Floats:  # over the chips nearby, column by column
-        field = values.reshape(*shape, -1)
-        smooth = gaussian_filter(field, (_NEAR, _NEAR, 0), mode="constant", truncate=2.0)
+        rows = along @ values.reshape(shape[0], -1)
+        smooth = across @ rows.reshape(*shape, -1)
         return np.asarray(smooth.reshape(values.shape))
 
     width = x.shape[1]
@@ -170,6 +171,14 @@ def _pure_phases(x: Floats, labels: Labels, border: Mask, count: int, shape: tup
         floor = np.finfo(np.float64).eps * (x[mine] ** 2).max(axis=0) + np.finfo(np.float64).tiny
         covariance[k][np.diag_indices(width)] += floor  # of equal chips: no less than their rounding
     return _Pure(means, covariance, known)
+
+
+@functools.lru_cache(maxsize=4)
+def _nearby(side: int) -> Floats:
+    """Return (side, side) what each place of a line takes of each other: a normal curve, cut at two sigma."""
+    from scipy.ndimage import gaussian_filter1d
+
+    return np.asarray(gaussian_filter1d(np.eye(side), _NEAR, axis=0, mode="constant", truncate=2.0))
 
 
 def _best_pairs(x: Floats, chips: NDArray[np.intp], pure: _Pure, candidates: Mask) -> NDArray[np.intp]:
@@ -202,10 +211,11 @@ def _mixture(x: Floats, first: Floats, second: Floats, covariance: Floats) -> _M
     """Fit (B, M) chips between the pure values beside each, by generalised least squares."""
     inverse = np.linalg.inv(covariance)
     away, apart = x - second, first - second
-    length = np.einsum("ni,ij,nj->n", apart, inverse, apart)
-    share = np.einsum("ni,ij,nj->n", apart, inverse, away) / np.maximum(length, np.finfo(np.float64).tiny)
+    weighed = apart @ inverse
+    length = np.einsum("ni,ni->n", weighed, apart)
+    share = np.einsum("ni,ni->n", weighed, away) / np.maximum(length, np.finfo(np.float64).tiny)
     rest = away - np.clip(share, 0, 1)[:, None] * apart
-    surprise = np.einsum("ni,ij,nj->n", rest, inverse, rest) + np.linalg.slogdet(covariance)[1]
+    surprise = np.einsum("ni,ni->n", rest @ inverse, rest) + np.linalg.slogdet(covariance)[1]
     return _Mixture(share, 1 / np.maximum(length, _LEAST_LENGTH), np.asarray(surprise))
 
 
