@@ -18,7 +18,6 @@ from livestem.runtime.encoders import Arithmetic
 from livestem.runtime.journal import Journal
 from livestem.wire import messages as m
 
-
 _COMMITS = 64  # remembered: more than a second's, and a look is over by then
 
 
