@@ -64,7 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     http: Http = Http()
     keys: str | None = None
     store: str | None = None
-    publish_interval_s: float = 0.04
+    publish_interval_s: float = 0.03
     vanish_s: float = 60.0
     drain_s: float = 60.0
     allow_processing: bool = True
