@@ -17,6 +17,8 @@ from pathlib import Path
 import msgspec
 from benchmarks.performance.table import Table, machine
 
+from livestem.domain.errors import LivestemError
+
 ROOT = Path(__file__).parents[2]
 BENCHMARKS: tuple[str, ...] = (
     "finalise",
@@ -39,7 +41,11 @@ def main() -> int:
     asked.out.mkdir(parents=True, exist_ok=True)
     wanted = asked.benchmark or [*BENCHMARKS]
     if asked.alone:
-        _measure(wanted[0], asked)
+        try:
+            _measure(wanted[0], asked)
+        except LivestemError as e:
+            print(e, file=sys.stderr)
+            return 1
         return 0
     failed = []
     for name in [name for name in wanted if name != "page"]:
@@ -59,7 +65,9 @@ def main() -> int:
 def _measure(name: str, asked: argparse.Namespace) -> None:
     began = time.perf_counter()
     found: Table = importlib.import_module(f"benchmarks.performance.{name}").measure(asked.runs, asked.quick)
-    table = msgspec.structs.replace(found, took_s=time.perf_counter() - began, machine=machine(), runs=asked.runs)
+    table = msgspec.structs.replace(
+        found, took_s=time.perf_counter() - began, machine=machine(), runs=found.runs or asked.runs
+    )
     (asked.out / f"{name}.json").write_bytes(msgspec.json.encode(table))
     print(f"\n{table.title}\n\n{table.markdown()}\n")
 

@@ -52,7 +52,11 @@ def crowd(endpoint: str, subscribers: int) -> Iterator[list[Received]]:
             raise RuntimeError(f"{command} ended before it was listening")
         yield found
     finally:
-        told, _ = process.communicate(timeout=60)  # closes stdin
+        try:
+            told, _ = process.communicate(timeout=60)  # closes stdin
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     found += msgspec.json.decode(told, type=list[Received])
 
 

@@ -107,7 +107,8 @@ def product(size: int, dtype: str) -> Callable[[], object]:
     """Return what multiplies two (size, size) matrices with every core."""
     import torch
 
-    a, b = (torch.ones(size, size, dtype=getattr(torch, dtype)) for _ in range(2))
+    draw = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(size, size, generator=draw).to(getattr(torch, dtype)) for _ in range(2))
     return lambda: a @ b
 
 

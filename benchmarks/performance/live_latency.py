@@ -44,7 +44,7 @@ class Played(msgspec.Struct, frozen=True):
     never : tiles that none did
     backlog : (s since the first map, frames) how far each live map was behind what had been sent
     maps_per_s, cpu : live maps received, and cores that the service took while the beam was on
-    maps : live maps received in all
+    maps : live messages received in all, with and without labels
     """
 
     latency_s: tuple[float, ...]
@@ -145,7 +145,7 @@ def judged(sent: Sequence[tuple[int, float]], heard: Sequence[Heard], cpu: float
         if h.at <= last
     )
     during = [h for h in maps if h.at <= last]
-    return Played(tuple(latency), never, backlog, len(during) / max(last - maps[0].at, 1e-9), cpu, len(maps))
+    return Played(tuple(latency), never, backlog, len(during) / max(last - maps[0].at, 1e-9), cpu, len(heard))
 
 
 def _judged(grid: str, played: Played) -> str:

@@ -6,6 +6,7 @@ threads from outside; the service runs on. Seconds are of one core: samples over
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -22,35 +23,37 @@ from benchmarks.performance.samples import Place, by_place
 from benchmarks.performance.table import Cell, Table
 from benchmarks.reliability.processes import Service
 
+from livestem.domain.errors import LivestemError
+
 NAME = "profile"
 PLAYED_S, QUICK_S = 30.0, 2.0
 RATE = 100  # samples a second
 CHIP_PX = 15  # 34 x 34 chips
 MOST = 20  # rows; the rest is one
-_END_S = 60.0
+_BEGIN_S, _END_S = 1.0, 60.0  # py-spy has said by then that it may not; it has written by then what it has
 _TURNS, _TURN_S, _REST = 120, 0.5, 0.1  # at rest a service takes less than a tenth of a core for half a second
 
 
-class UnprofiledError(RuntimeError):
+class UnprofiledError(LivestemError):
     """There is no py-spy here, or it may not read other processes."""
 
 
 def measure(runs: int, quick: bool) -> Table:
     """Play one scan, however many runs are asked for: a profile has no median."""
     with tempfile.TemporaryDirectory() as folder:
-        raw, cpu = Path(folder) / "samples", Counter[str]()
+        raw, cpu_s = Path(folder) / "samples", [0.0]
 
         @contextmanager
         def sampled(service: Service) -> Iterator[None]:
             before = _at_rest(service)
             with recorded(service.process.pid, raw):
                 yield
-                cpu["s"] = service.metric("process_cpu_seconds_total") - before  # type: ignore[assignment]
+                cpu_s[0] = service.metric("process_cpu_seconds_total") - before
 
         played_s = QUICK_S if quick else PLAYED_S
         play(played_s, CHIP_PX, beside=sampled)
         found = by_place(raw.read_text("utf-8").splitlines())
-    return table(found, cpu["s"], played_s)
+    return table(found, cpu_s[0], played_s)
 
 
 def _at_rest(service: Service) -> float:
@@ -84,14 +87,25 @@ def recorded(pid: int, raw: Path) -> Iterator[None]:
         raise UnprofiledError("py-spy is not installed: pip install py-spy")
     command = [program, "record", "--nonblocking", "--format", "raw", "--threads", "--rate", str(RATE)]
     command += ["--duration", "3600", "--output", str(raw), "--pid", str(pid)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8")
+    said = raw.with_name(f"{raw.name}.said")
+    with said.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
     try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_BEGIN_S)
+            raise UnprofiledError(_refused(said))
         yield
     finally:
-        process.send_signal(signal.SIGINT)  # it writes what it has
-        _, said = process.communicate(timeout=_END_S)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)  # it writes what it has
+        process.wait(_END_S)
     if not raw.is_file() or not raw.stat().st_size:
-        raise UnprofiledError(f"py-spy could not read the service; run as root, or allow ptrace: {said.strip()[-300:]}")
+        raise UnprofiledError(_refused(said))
+
+
+def _refused(said: Path) -> str:
+    last = said.read_text("utf-8", "replace").strip().splitlines()[-1:]
+    return f"py-spy could not read the service; run as root, or allow ptrace: {' '.join(last)}"
 
 
 def table(found: Mapping[Place, int], cpu_s: float, played_s: float) -> Table:
@@ -122,6 +136,7 @@ def table(found: Mapping[Place, int], cpu_s: float, played_s: float) -> Table:
         command=f"python -m benchmarks.performance {NAME}",
         columns=("function", "of all", "s of a core", "thread"),
         rows=tuple(rows),
+        runs=1,
         notes=(
             f"The beam was on for {played_s:.0f} s. By thread: {told}.",
             f"All samples: {total / RATE:.1f} s; the service's own processor time meanwhile: {cpu_s:.1f} s.",

@@ -2,7 +2,8 @@
 
 As `live_latency` and `ingest`, with 1 to 64 subscribers, taken in turn; latency is that of the first. The others are
 sockets of one process (`crowd`), which shares the two cores: what they take is told by the service's own processor
-time, and every one of them must have received everything.
+time. In the scan at the instrument's pace every one of them must have received every live map that the first has, and
+the end.
 """
 
 from __future__ import annotations
@@ -70,17 +71,21 @@ def measure(runs: int, quick: bool) -> Table:
 
 def before(subscribers: int, seconds: float, frames: int) -> Heard:
     """Play and send one scan each, before so many subscribers."""
-    everybody: list[list[Received]] = []
+    received: list[Received] = []
 
     @contextmanager
-    def others(service: Service) -> Iterator[None]:
-        with crowd(service.results, subscribers - 1) as received:
-            everybody.append(received)
+    def others(service: Service) -> Iterator[None]:  # beside the listener, who is one
+        with crowd(service.results, subscribers - 1) as found:
+            yield
+        received.extend(found)
+
+    @contextmanager
+    def everybody(service: Service) -> Iterator[None]:
+        with crowd(service.results, subscribers):
             yield
 
     played = play(seconds, CHIP_PX, beside=others)
-    sent = ingest.sent(KIND, frames, others)
-    received = everybody[0]
+    sent = ingest.sent(KIND, frames, everybody)
     lacked = sum(one.live < played.maps or not one.done for one in received)
     p50, p99 = (percentile(played.latency_s, share) for share in (0.5, 0.99))
     return Heard(p50, p99, played.cpu, sent.ours_s, lacked, sum(one.nbytes for one in received) / 1e6)

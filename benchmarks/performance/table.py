@@ -52,7 +52,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     rows : cells; None where there is nothing to tell
     notes : sentences below the table: what was measured, goals and whether they were met
     facts : numbers by name, for who reads the file
-    runs : medians are of so many
+    runs : medians are of so many; 0 for as many as were asked for
     took_s : of the whole benchmark
     machine : where
     """
@@ -64,7 +64,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
     facts: dict[str, Any] = {}
-    runs: int = 1
+    runs: int = 0
     took_s: float = 0.0
     machine: str = ""
 
@@ -72,7 +72,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
         """Return it as its part of the page."""
         rule = ["---", *("---:" for _ in self.columns[1:])]
         lines = [self.columns, rule, *([_told(cell) for cell in row] for row in self.rows)]
-        took = f"Medians of {self.runs} runs; {self.took_s:.0f} s in all; {self.machine}."
+        runs = f"Medians of {self.runs} runs" if self.runs > 1 else "One run"
+        took = f"{runs}; {self.took_s:.0f} s in all; {self.machine}."
         parts = ["```sh", self.command, "```", "", took, "", *(f"| {' | '.join(line)} |" for line in lines)]
         return "\n".join([*parts, *(f"\n{note}" for note in self.notes)])
 

@@ -42,3 +42,10 @@ def test_ratios_are_of_what_does_the_same():
     ]
     assert "from 2 chips" in str(found.rows[2][0])
     assert found.notes[1].endswith("with the same weights: met, 0.20.")
+
+
+def test_a_quick_run_has_every_row():
+    found = embedding.measure(1, quick=True)
+    assert [row[0] for row in found.rows] == [ALONE, *BATCHED.values(), LATTICE]
+    assert all(float(row[4]) > 0 for row in found.rows)
+    assert "AMI of Ward's" in found.notes[1]

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 import zmq
 from benchmarks.performance.crowd import crowd
-from benchmarks.performance.subscribers import Heard, median, table
+from benchmarks.performance.subscribers import Heard, before, median, table
 
 ONE = Heard(p50_s=0.05, p99_s=0.08, cpu=0.5, ingest_s=1.0, lacked=0, megabytes=0.0)
 PATIENCE_MS = 20_000
@@ -43,3 +43,9 @@ def test_the_goal_is_reckoned(times, lacked, word):
     assert found.rows[1][:4] == ("64 subscribers", pytest.approx(times), 1.0, 1.0)
     assert f"by 64: {word}, {times:.2f}; p99 below 100 ms: met, 80 ms" in found.notes[1]
     assert ("LACKED" in found.notes[0]) is bool(lacked)
+
+
+def test_two_subscribers_of_a_service_hear_the_same():
+    found = before(2, seconds=1.0, frames=1)
+    assert found.lacked == 0 and found.megabytes > 0
+    assert 0 < found.p50_s <= found.p99_s and found.ingest_s > 0
