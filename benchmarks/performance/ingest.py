@@ -1,7 +1,7 @@
 """Ingest: how fast tiles go through socket, validation, journal and accumulation, everything else running.
 
 A real service and an adapter that sends as fast as it is acknowledged, each a process of its own; live maps are made
-meanwhile, and scored. The clock stops when `scan_end` is acknowledged: everything is in the journal and counted in.
+meanwhile, and scored. The service has loaded its libraries before. The clock stops when `scan_end` is acknowledged: everything is in the journal and counted in.
 Beside it, in the same run and on the same messages: pyzmq that only moves them, and SQLite that only inserts them.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 from benchmarks.performance.ingest_source import CHANNELS, ROWS, SIDE, Sent
 from benchmarks.performance.live_latency import Beside
+from benchmarks.performance.rest import at_rest
 from benchmarks.performance.table import Cell, Table
 from benchmarks.reliability.processes import Service, end
 
@@ -60,6 +61,7 @@ def measure(runs: int, quick: bool) -> Table:
 def sent(kind: str, frames: int, beside: Beside = nullcontext) -> Sent:
     """Send one scan to a service of its own, with something beside it."""
     with tempfile.TemporaryDirectory() as made, Service(Path(made)) as service, beside(service):
+        at_rest(service)
         command = [sys.executable, "-m", "benchmarks.performance.ingest_source", "--endpoint", service.acquisition]
         command += ["--kind", kind, "--frames", str(frames), "--folder", made]
         told = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=LONGEST_S, check=True)

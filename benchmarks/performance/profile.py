@@ -12,13 +12,13 @@ import signal
 import subprocess
 import sysconfig
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.performance.live_latency import play
+from benchmarks.performance.rest import at_rest
 from benchmarks.performance.samples import Place, by_place
 from benchmarks.performance.table import Cell, Table
 from benchmarks.reliability.processes import Service
@@ -31,7 +31,6 @@ RATE = 100  # samples a second
 CHIP_PX = 15  # 34 x 34 chips
 MOST = 20  # rows; the rest is one
 _BEGIN_S, _END_S = 1.0, 60.0  # py-spy has said by then that it may not; it has written by then what it has
-_TURNS, _TURN_S, _REST = 120, 0.5, 0.1  # at rest a service takes less than a tenth of a core for half a second
 
 
 class UnprofiledError(LivestemError):
@@ -45,7 +44,7 @@ def measure(runs: int, quick: bool) -> Table:
 
         @contextmanager
         def sampled(service: Service) -> Iterator[None]:
-            before = _at_rest(service)
+            before = at_rest(service)
             with recorded(service.process.pid, raw):
                 yield
                 cpu_s[0] = service.metric("process_cpu_seconds_total") - before
@@ -54,18 +53,6 @@ def measure(runs: int, quick: bool) -> Table:
         play(played_s, CHIP_PX, beside=sampled)
         found = by_place(raw.read_text("utf-8").splitlines())
     return table(found, cpu_s[0], played_s)
-
-
-def _at_rest(service: Service) -> float:
-    """Wait until a service that has started does nothing more; return its processor time, s."""
-    last = service.metric("process_cpu_seconds_total")
-    for _ in range(_TURNS):
-        time.sleep(_TURN_S)
-        now = service.metric("process_cpu_seconds_total")
-        if now - last < _REST * _TURN_S:
-            return now
-        last = now
-    raise RuntimeError("the service does not come to rest")
 
 
 @contextmanager
