@@ -1,7 +1,8 @@
 """Ingest: how fast tiles go through socket, validation, journal and accumulation, everything else running.
 
 A real service and an adapter that sends as fast as it is acknowledged, each a process of its own; live maps are made
-meanwhile, and scored. The service has loaded its libraries before. The clock stops when `scan_end` is acknowledged: everything is in the journal and counted in.
+meanwhile, and scored. The service has loaded its libraries before. The clock stops when `scan_end` is acknowledged:
+everything is in the journal and counted in.
 Beside it, in the same run and on the same messages: pyzmq that only moves them, and SQLite that only inserts them.
 """
 
