@@ -33,15 +33,17 @@ def test_shares_of_a_rate_are_of_the_work():
     assert rows[LATTICE][1:3] == (None, None)
 
 
-def test_ratios_are_of_what_does_the_same():
+@pytest.mark.parametrize(("apart", "sigma", "word"), [(0.4, 0.1, "met"), (0.6, 0.7, "met"), (0.6, 0.5, "missed")])
+def test_ratios_are_of_what_does_the_same(apart: float, sigma: float, word: str):
     ours = {"live": Timed((0.1,)), "final": Timed((0.2,))}
     theirs = {"bounded": Timed((400.0,)), "lstsq": Timed((20.0,))}
-    found = quantification.table(2601, {"bounded": 2, "lstsq": 130}, ours, theirs, [("Sr 20.0", [0.1, 0.6, 0.7, 0.2])])
+    agreement = [("Sr 20.0", [0.1, 0.6, 0.7, apart], sigma)]
+    found = quantification.table(2601, {"bounded": 2, "lstsq": 130}, ours, theirs, agreement)
     assert [row[1:3] for row in found.rows] == [
         pytest.approx(pair) for pair in ((1, 0.5), (2, 1), (4000, 2000), (200, 100))
     ]
     assert "from 2 chips" in str(found.rows[2][0])
-    assert found.notes[1].endswith("with the same weights: met, 0.20.")
+    assert found.notes[1].endswith(f"or a sigma with the same weights: {word}.")
 
 
 def test_a_quick_run_has_every_row():
