@@ -133,6 +133,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Heard]:
             acquisition.wait_for_service(20)
             scan(acquisition, "scan-0")
         alone = json.loads((service.finished("alone", "scan-0") / "result.json").read_bytes())
+        wait_for(lambda: service.metric("livestem_ready") == 1, otherwise="the service has not loaded its libraries")
         memory = psutil.Process(service.process.pid).memory_info
         before = memory().rss
         context: zmq.Context[Any] = opened.enter_context(zmq.Context())
