@@ -47,15 +47,15 @@ class Clusters:
 
     def ward_maps(self) -> list[LabelMap]:
         """Return Ward's clusters of each."""
-        return side_by_side(self._ward, self._every, self._at_once("ward"))
+        return side_by_side(self._ward, self._every, self._at_once())
 
     def louvain_maps(self) -> list[LabelMap]:
         """Return Louvain communities of each."""
-        return side_by_side(self._louvain, self._every, self._at_once("louvain"))
+        return side_by_side(self._louvain, self._every, self._at_once())
 
-    def _at_once(self, method: str) -> int | None:
-        """Return how many maps are made at once: single chips' unless their matrices are large; regions take turns."""
-        return 1 if any(method in j.parameters.recipe.regions or j.grid.chips > _SMALL for j in self._every) else None
+    def _at_once(self) -> int | None:
+        """Return how many maps are made at once: as many as there are cores, unless their matrices are large."""
+        return 1 if any(joined.grid.chips > _SMALL for joined in self._every) else None
 
     def _ward(self, joined: Joined) -> LabelMap:
         return self._once(("ward", joined.name), lambda: self._ward_of(joined))

@@ -19,8 +19,8 @@ How it is computed
 ------------------
 All that counts of a sample is the Gram matrix of its rows with a one appended, ``sum [x 1]^T [x 1]``: joining samples
 is adding these. With the prior on its diagonal its determinant is that of the scatter about the mean, times the weight
-of the mean: one Cholesky factor of D + 1 columns is all that a pair of samples costs, and one serves a sample and all
-the single rows that it may be joined with. What depends on the number of rows alone is looked up.
+of the mean: one Cholesky factor of D + 1 columns is all that a pair of samples costs. What depends on the number of
+rows alone is looked up.
 
 References
 ----------
@@ -31,7 +31,7 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,6 @@ _MORE_FREEDOM = 2  # degrees beyond the columns: the weakest prior whose covaria
 INDEPENDENT = 0.5
 """What a chip counts beside its neighbours: descriptors are taken from windows of twice its side."""
 _BLOCK = 256  # pairs at a time: half a megabyte for sixteen columns stays in a core's own cache
-_CROWD = 48  # pairs of one sample with single rows from which on a factor of its own costs less than theirs
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +95,24 @@ def _with_one(rows: Floats) -> Floats:
     return np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
 
 
+class Known(NamedTuple):
+    """What the evidence of a sample needs to know beside its Gram matrix G of n rows and one.
+
+    It is ``rest[n] - half_after[n] log det(independent G + diag(prior))``.
+
+    Attributes
+    ----------
+    independent : what a row counts
+    prior : (D + 1,)
+    rest, half_after : (most + 1,) by the number of rows
+    """
+
+    independent: float
+    prior: Floats
+    rest: Floats
+    half_after: Floats
+
+
 class Evidence:
     """The log evidence of samples of some width; what depends on their number of rows alone is computed once.
 
@@ -119,19 +136,16 @@ class Evidence:
         def log_gamma(degrees: NDArray[np.floating[Any]]) -> Floats:  # of D dimensions, but for a factor that cancels
             return np.asarray(gammaln((degrees[:, None] - np.arange(width)) / 2).sum(axis=1))
 
-        self._independent = independent
         # The prior covariance is one in every direction; its matrix is that times (freedom - width - 1) = 1.
-        diagonal = np.array([_MORE_FREEDOM - 1.0] * width + [_MEAN_PRIOR])
-        self._prior, self._scale = np.diag(diagonal), 1 / np.sqrt(diagonal)
-        self._log_prior = float(np.log(diagonal).sum())
-        self._half_after = after / 2
-        self._rest = (
+        prior = np.array([_MORE_FREEDOM - 1.0] * width + [_MEAN_PRIOR])
+        rest = (
             log_gamma(after)
             - log_gamma(np.full(1, float(freedom)))
             - n * width / 2 * np.log(np.pi)
             + width / 2 * (np.log(_MEAN_PRIOR) - np.log(weight))
             + after / 2 * np.log(weight)  # of the mean, which the determinant has beside the scatter
         )
+        self.known = Known(float(independent), prior, rest, after / 2)
 
     @classmethod
     def among(cls, samples: Samples, independent: float = 1.0) -> Evidence:
@@ -140,14 +154,8 @@ class Evidence:
 
     def of(self, samples: Samples) -> Floats:
         """Return (R,) log evidence that each sample is of one phase, nats; rows whitened, and centred on the field."""
-        found = np.empty(len(samples))
-        single = samples.gram[:, -1, -1] == 1
-        found[single] = self._of_single(samples.gram[single, -1])
-        others = np.flatnonzero(~single)
-        for start in range(0, len(others), _BLOCK):
-            some = others[start : start + _BLOCK]
-            found[some] = self._of(samples.gram[some])
-        return found
+        starts = range(0, len(samples), _BLOCK)
+        return np.concatenate([self._of(samples.gram[a : a + _BLOCK]) for a in starts] or [np.zeros(0)])
 
     def gains(self, samples: Samples, alone: Floats, pairs: NDArray[np.intp]) -> Floats:
         """Return (P,) what joining each pair of samples gains, nats.
@@ -159,67 +167,15 @@ class Evidence:
         pairs : (P, 2) numbers of samples
         """
         joined = np.empty(len(pairs))
-        single = samples.gram[pairs, -1, -1] == 1
-        two = single.all(axis=1)
-        joined[two] = self._of_two(*(samples.gram[end, -1] for end in pairs[two].T))
-        apart = ~two
-        for region, which, rows in self._crowds(samples, pairs, single):
-            joined[which] = self._with_each(samples.gram[region], rows)
-            apart[which] = False
-        others = np.flatnonzero(apart)
-        for start in range(0, len(others), _BLOCK):
-            some = others[start : start + _BLOCK]
-            gram = samples.gram[pairs[some, 0]]
-            gram += samples.gram[pairs[some, 1]]
-            joined[some] = self._of(gram)
+        for start in range(0, len(pairs), _BLOCK):
+            first, second = pairs[start : start + _BLOCK].T
+            gram = samples.gram[first]
+            gram += samples.gram[second]
+            joined[start : start + _BLOCK] = self._of(gram)
         return np.asarray(joined - alone[pairs[:, 0]] - alone[pairs[:, 1]])
 
-    @staticmethod
-    def _crowds(
-        samples: Samples, pairs: NDArray[np.intp], single: NDArray[np.bool_]
-    ) -> list[tuple[int, NDArray[np.intp], Floats]]:
-        """Return the samples that are in many pairs with a single row: each with those pairs, and (n, D + 1) the rows.
-
-        `single`, (P, 2), says which ends are. Late in the growth of regions nearly all pairs are of a large one and
-        the single chips around it.
-        """
-        lone = np.flatnonzero(single[:, 0] != single[:, 1])
-        second = single[lone, 1]
-        partner, row = (np.where(which, pairs[lone, 0], pairs[lone, 1]) for which in (second, ~second))
-        times = np.bincount(partner, minlength=1)
-        found = []
-        for region in np.flatnonzero(times >= _CROWD):
-            mine = partner == region
-            found.append((int(region), lone[mine], samples.gram[row[mine], -1]))
-        return found
-
-    def _of_single(self, rows: Floats) -> Floats:
-        """Return the log evidence of each of (n, D + 1) rows by itself: of a determinant of 1 x 1."""
-        length = ((rows * self._scale) ** 2).sum(axis=1)
-        return self._known(1, np.log1p(self._independent * length))
-
-    def _of_two(self, a: Floats, b: Floats) -> Floats:
-        """Return the log evidence of each row of `a` joined with that of `b`, both (n, D + 1): of one of 2 x 2."""
-        a, b = a * self._scale, b * self._scale
-        aa, bb, ab = (self._independent * (x * y).sum(axis=1) for x, y in ((a, a), (b, b), (a, b)))
-        return self._known(2, np.log((1 + aa) * (1 + bb) - ab**2))
-
-    def _known(self, count: int, log_determinant: Floats) -> Floats:
-        """Return the log evidence of samples of `count` rows, from their determinants over the prior's."""
-        return np.asarray(self._rest[count] - self._half_after[count] * (self._log_prior + log_determinant))
-
-    def _with_each(self, gram: Floats, rows: Floats) -> Floats:
-        """Return the log evidence of a sample joined with each of (n, D + 1) single rows: one factor serves all."""
-        from scipy.linalg.lapack import dtrtrs
-
-        factor = np.linalg.cholesky(gram * self._independent + self._prior)
-        length = (dtrtrs(factor, rows.T, lower=1)[0] ** 2).sum(axis=0)
-        log_determinant = 2 * np.log(np.diagonal(factor)).sum() + np.log1p(self._independent * length)
-        count = round(float(gram[-1, -1])) + 1
-        return np.asarray(self._rest[count] - self._half_after[count] * log_determinant)
-
     def _of(self, gram: Floats) -> Floats:
-        count = np.rint(gram[:, -1, -1]).astype(np.intp)
-        factor = np.linalg.cholesky(gram * self._independent + self._prior)  # positive definite, by the prior
+        known, count = self.known, np.rint(gram[:, -1, -1]).astype(np.intp)
+        factor = np.linalg.cholesky(gram * known.independent + np.diag(known.prior))  # positive definite, by the prior
         log_determinant = 2 * np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
-        return np.asarray(self._rest[count] - self._half_after[count] * log_determinant)
+        return np.asarray(known.rest[count] - known.half_after[count] * log_determinant)

@@ -134,50 +134,14 @@ def grow(rows: Floats, pairs: NDArray[np.intp], independent: float = 1.0) -> Lab
     (N,) int
         The region of each chip, named by its first one; a chip in no pair is a region of its own.
     """
-    samples = Samples.singles(rows)
-    evidence = Evidence.among(samples, independent)
-    alone = evidence.of(samples)
-    into = np.arange(len(rows))  # the region that each has gone into, or itself
-    edge = np.sort(np.asarray(pairs, np.intp), axis=1)
-    gain = evidence.gains(samples, alone, edge)
-    while (chosen := _mutual(edge, gain, len(rows))).size:
-        a, b = edge[chosen].T
-        samples.join(a, b)
-        alone[a] += alone[b] + gain[chosen]
-        into[b] = a
-        edge, gain = _kept(np.sort(into[edge], axis=1), gain, len(rows))
-        changed = np.zeros(len(rows), bool)
-        changed[a] = True
-        anew = changed[edge].any(axis=1)
-        gain[anew] = evidence.gains(samples, alone, edge[anew])
-    while (further := into[into]).tobytes() != into.tobytes():
-        into = further
+    from livestem.stages.growth import grown  # loads Numba: only when asked for
+
+    into = np.arange(len(rows))
+    members, ends = np.unique(np.asarray(pairs, np.intp), return_inverse=True)
+    samples = Samples.singles(rows[members])
+    known = Evidence.among(samples, independent).known
+    into[members] = members[grown(samples.gram, np.sort(ends.reshape(-1, 2), axis=1), known)]
     return into
-
-
-def _mutual(edge: NDArray[np.intp], gain: Floats, count: int) -> NDArray[np.intp]:
-    """Return the edges that gain and that both their ends like best; of equals the first, each end once."""
-    best = np.full(count, -np.inf)
-    np.maximum.at(best, edge[:, 0], gain)
-    np.maximum.at(best, edge[:, 1], gain)
-    liked = np.flatnonzero((gain > 0) & (gain >= best[edge[:, 0]]) & (gain >= best[edge[:, 1]]))
-    if np.bincount(edge[liked].ravel(), minlength=1).max() <= 1:
-        return liked
-    taken: set[int] = set()
-    chosen = []
-    for i, ends in zip(liked.tolist(), edge[liked].tolist(), strict=True):  # a tie: hardly ever
-        if taken.isdisjoint(ends):
-            taken.update(ends)
-            chosen.append(i)
-    return np.asarray(chosen, np.intp)
-
-
-def _kept(edge: NDArray[np.intp], gain: Floats, count: int) -> tuple[NDArray[np.intp], Floats]:
-    """Drop edges within a region, and doubles."""
-    between = edge[:, 0] != edge[:, 1]
-    edge, gain = edge[between], gain[between]
-    _, first = np.unique(edge[:, 0] * count + edge[:, 1], return_index=True)
-    return edge[first], gain[first]
 
 
 def edges(mixing: Floats, shape: tuple[int, int], valid: Mask) -> Mask:
