@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_t, wishart
 
 from livestem.domain.errors import StageError
+from livestem.stages.compiled import compiled
 from livestem.stages.evidence import Evidence, Samples
 from livestem.stages.features import neighbour_pairs
+from livestem.stages.growth import grown
 from livestem.stages.phases import communities_of_regions, phase_tree
 from livestem.stages.regions import edges, find_regions, grow
 
@@ -138,6 +140,43 @@ def test_growing_is_what_its_rules_say(seed: int):
     rows = rng.normal(size=(42, 3)) + 4 * (np.arange(42) % 7 > 3)[:, None]
     pairs = neighbour_pairs(shape, np.ones(42, bool))
     assert grow(rows, pairs).tolist() == _grown_plainly(rows, pairs).tolist()
+
+
+def test_what_grows_is_named_by_its_first_chip_and_who_has_no_neighbour_stays_alone(rng):
+    rows = np.repeat(rng.normal(size=(2, 2)) * 30, 8, axis=0) + rng.normal(size=(16, 2)) * 0.1
+    pairs = [[i, i + 1] for i in range(2, 15)]  # the first two have no neighbour
+    assert grow(rows, np.array(pairs[::-1])).tolist() == [0, 1] + [2] * 6 + [8] * 8
+
+
+def test_of_equal_gains_each_chip_takes_one(rng):
+    rows = np.zeros((7, 2))  # a row of equal chips: every pair gains the same
+    assert grow(rows, np.array([[i, i + 1] for i in range(6)])).tolist() == [0] * 7
+
+
+def test_determinants_beyond_what_a_number_holds_are_no_trouble(rng):
+    rows = np.concatenate([rng.normal(size=(40, 40)) * 1e5, rng.normal(size=(40, 40)) * 1e-5])
+    pairs = np.array([[i, i + 1] for i in range(79)])
+    assert grow(rows, pairs).tolist() == _grown_plainly(rows, pairs).tolist()
+
+
+def test_whatever_is_grown_what_the_warm_up_compiled_serves(rng):
+    grow(np.zeros((2, 1)), np.array([[0, 1]]))
+    grow(np.asfortranarray(rng.normal(size=(5, 3)).astype(np.float32)), np.array([[0, 1], [3, 4]], np.int32))
+    grow(rng.normal(size=(5, 3)), np.zeros((0, 2), int))
+    assert len(grown.signatures) == 1
+
+
+def test_a_loop_is_compiled_at_each_start_where_nothing_can_be_kept(monkeypatch):
+    kept = []
+
+    def njit(*, cache=False, **how):
+        kept.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function 'f': no locator available for file 'f.py'")
+        return lambda loop: loop
+
+    monkeypatch.setattr("livestem.stages.compiled.njit", njit)
+    assert compiled(len) is len and kept == [True, False]
 
 
 def test_an_edge_lies_between_chips_that_differ_and_noise_is_none(rng):

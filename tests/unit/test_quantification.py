@@ -51,7 +51,7 @@ def quantified(total: np.ndarray, plan: ScanPlan | None = None, **asked: object)
 def test_a_compound_has_its_composition_and_says_that_absorption_is_uncorrected():
     total = a_spectrum(4e5, **LFO)
     quantifier = quantified(total, elements=("La", "Fe", "O"))
-    region = quantifier.region(total)
+    region = quantifier.regions(total[None])[0]
     for element, percent in (("La", 20.0), ("Fe", 20.0), ("O", 60.0)):
         assert abs(region.atomic_percent[element] - percent) < 4 * region.sigma[element]
     assert quantifier.parameters.absorption == "uncorrected" and quantifier.foil is None
@@ -64,7 +64,7 @@ def test_a_thickness_corrects_regions_and_the_atomic_modality_alike():
     asked = {"elements": ("La", "Fe", "O"), "thickness_nm": 100.0, "density_g_cm3": 6.6}
     thick = quantified(total, a_plan(take_off_angle_deg=18.0), **asked)
     assert thick.parameters.absorption == "corrected" and thick.foil.take_off_deg == 18.0 and not thick.warnings
-    seen, corrected = plain.region(total).atomic_percent, thick.region(total).atomic_percent
+    seen, corrected = plain.regions(total[None])[0].atomic_percent, thick.regions(total[None])[0].atomic_percent
     assert corrected["O"] - seen["O"] > 5 and corrected["La"] < seen["La"]
     chips = thick.composition(thick.fit(total[None], final=True)).atomic_percent[0]
     assert chips == pytest.approx(list(corrected.values()))
@@ -117,7 +117,7 @@ def test_a_region_of_a_few_counts_is_null_or_has_an_error(counts, thickness_nm):
     for seed in range(20):
         spectrum = np.zeros(AXIS.channels, np.int64)
         np.add.at(spectrum, np.random.default_rng(seed).integers(60, 2000, counts), 1)
-        region = quantifier.region(spectrum)
+        region = quantifier.regions(spectrum[None])[0]
         assert region.counts == counts
         if counts == 0:
             check_nulls(region, *LFO)
@@ -128,7 +128,7 @@ def test_a_region_of_a_few_counts_is_null_or_has_an_error(counts, thickness_nm):
 
 def test_a_region_that_shows_nothing_but_strays_is_null():
     quantifier = quantified(a_spectrum(4e5, **LFO, Cu=0.2), elements=tuple(LFO), strays=("Cu",))
-    region = quantifier.region(a_spectrum(3000, seed=3, Cu=1.0))
+    region = quantifier.regions(a_spectrum(3000, seed=3, Cu=1.0)[None])[0]
     for element in LFO:
         percent, sigma = region.atomic_percent[element], region.sigma[element]
         assert (percent is None and region.notes[f"atomic_percent.{element}"]) or sigma > 5
@@ -136,20 +136,22 @@ def test_a_region_that_shows_nothing_but_strays_is_null():
 
 def test_one_element_is_all_of_it_and_exactly():
     quantifier = quantified(a_spectrum(1e5, Cr=1.0), elements=("Cr",))
-    region = quantifier.region(a_spectrum(500, seed=1, Cr=1.0))
+    region = quantifier.regions(a_spectrum(500, seed=1, Cr=1.0)[None])[0]
     assert region.atomic_percent == {"Cr": 100.0} and region.sigma == {"Cr": 0.0}
 
 
 def test_an_element_that_hides_under_another_is_null_with_the_reason():
     """N in SrTiO3: its one line lies under Ti Ll."""
     total = a_spectrum(4e5, Sr=0.48, Ti=0.26, O=0.26)
-    region = quantified(total, elements=("Sr", "Ti", "O", "N")).region(total)
+    region = quantified(total, elements=("Sr", "Ti", "O", "N")).regions(total[None])[0]
     check_nulls(region, "N")
     assert "Ti_Ll" in region.notes["atomic_percent.N"]
 
 
 def test_no_counts_at_all_quantify_to_null():
-    region = quantified(np.zeros(AXIS.channels), elements=("Fe", "O")).region(np.zeros(AXIS.channels, np.int64))
+    region = quantified(np.zeros(AXIS.channels), elements=("Fe", "O")).regions(np.zeros(AXIS.channels, np.int64)[None])[
+        0
+    ]
     check_nulls(region, "Fe", "O")
 
 
@@ -184,5 +186,5 @@ def test_a_shifted_axis_is_corrected_and_reported():
     quantifier = quantified(total, elements=tuple(LFO))
     assert quantifier.operator.axis.offset_kev == pytest.approx(-0.28, abs=0.001)
     assert any("peaks sit 0.030 keV high" in w for w in quantifier.warnings)
-    found = quantifier.region(total).atomic_percent
+    found = quantifier.regions(total[None])[0].atomic_percent
     assert found["O"] == pytest.approx(60.0, abs=1.0)

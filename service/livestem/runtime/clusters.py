@@ -11,7 +11,7 @@ they would have gone (`stages.sampled`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,15 +47,18 @@ class Clusters:
 
     def ward_maps(self) -> list[LabelMap]:
         """Return Ward's clusters of each."""
-        return side_by_side(self._ward, self._every, self._at_once())
+        return self._each(self._ward)
 
     def louvain_maps(self) -> list[LabelMap]:
         """Return Louvain communities of each."""
-        return side_by_side(self._louvain, self._every, self._at_once())
+        return self._each(self._louvain)
 
-    def _at_once(self) -> int | None:
-        """Return how many maps are made at once: as many as there are cores, unless their matrices are large."""
-        return 1 if any(joined.grid.chips > _SMALL for joined in self._every) else None
+    def _each(self, cluster: Callable[[Joined], LabelMap]) -> list[LabelMap]:
+        """Cluster each, as many at once as there are cores, unless their matrices are large: the widest first."""
+        at_once = 1 if any(joined.grid.chips > _SMALL for joined in self._every) else None
+        order = sorted(range(len(self._every)), key=lambda i: _turn(self._every[i]))
+        found = side_by_side(cluster, [self._every[i] for i in order], at_once)
+        return [found[order.index(i)] for i in range(len(order))]
 
     def _ward(self, joined: Joined) -> LabelMap:
         return self._once(("ward", joined.name), lambda: self._ward_of(joined))
@@ -132,6 +135,12 @@ class Clusters:
 
     def _similarity(self, joined: Joined) -> NDArray[np.float64]:
         return self._once(("similarity", joined.name), lambda: louvain.similarity_matrix(joined.rows(), joined.valid))
+
+
+def _turn(joined: Joined) -> tuple[bool, int]:
+    """Return what comes first: of many columns; last, ensembles that vote on what others have found."""
+    votes = len(joined.parts) > 1 and not joined.parameters.recipe.regions
+    return votes, -sum(feature.rows.shape[1] for feature in joined.features)
 
 
 def _regions_of(joined: Joined) -> tuple[Regions, PhaseTree] | None:

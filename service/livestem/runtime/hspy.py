@@ -5,6 +5,7 @@ Written by RosettaSciIO's own writer, a signal at a time, so that HyperSpy itsel
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -150,9 +151,14 @@ def _signal(
         "learning_results": {},
         "models": {},
         "attributes": {"_lazy": False, "ragged": False},
-        "package_info": {"package": "livestem", "package_version": version("livestem")},
+        "package_info": {"package": "livestem", "package_version": _version()},
         "tmp_parameters": {},
     }
+
+
+@functools.cache
+def _version() -> str:
+    return version("livestem")
 
 
 def _instrument(finals: Finals) -> Signal:

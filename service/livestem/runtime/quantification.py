@@ -77,24 +77,26 @@ class Quantifier:
         strays = self.parameters.strays
         return cliff_lorimer(fitted, self.k_factors, strays, strays_in_total=in_total, foil=self.foil)
 
-    def region(self, spectrum: NDArray[Any]) -> RegionComposition:
-        """Quantify a region's summed (C,) spectrum."""
-        fitted = self.fit(spectrum[None], final=True)
-        found = self.composition(fitted)
+    def regions(self, spectra: NDArray[Any]) -> list[RegionComposition]:
+        """Quantify regions by their summed (R, C) spectra."""
+        found = self.composition(self.fit(spectra, final=True))
+        return [self._region(found, i, int(counts)) for i, counts in enumerate(spectra.sum(axis=1))]
+
+    def _region(self, found: Composition, row: int, counts: int) -> RegionComposition:
         notes: dict[str, str] = {}
         percent: dict[str, float | None] = {}
         sigma: dict[str, float | None] = {}
         for i, element in enumerate(found.elements):
-            known = bool(found.determined[i] and found.valid[0])
-            percent[element] = float(found.atomic_percent[0, i]) if known else None
-            sigma[element] = float(found.sigma[0, i]) if known else None
+            known = bool(found.determined[i] and found.valid[row])
+            percent[element] = float(found.atomic_percent[row, i]) if known else None
+            sigma[element] = float(found.sigma[row, i]) if known else None
             if not known:
                 why = found.reasons[i] or "too few counts"
                 notes[f"atomic_percent.{element}"] = why
         strays = self.parameters.strays
-        extraneous = float(found.extraneous_percent[0]) if strays and found.valid[0] else None
+        extraneous = float(found.extraneous_percent[row]) if strays and found.valid[row] else None
         return RegionComposition(
-            counts=int(spectrum.sum()),
+            counts=counts,
             atomic_percent=percent,
             sigma=sigma,
             extraneous_percent=extraneous,
@@ -148,6 +150,7 @@ def build_quantifier(
     axis, resolution = plan.eds.energy, plan.eds.energy_resolution_mnka_ev
     beam = plan.beam.energy_kv
     warnings: list[str] = []
+    found: Identified | None = None
     named = (*parameters.elements, *parameters.strays)
     if parameters.elements_origin == "automatic":
         if total.sum() < _ENOUGH_COUNTS:
@@ -170,8 +173,12 @@ def build_quantifier(
     families, k_factors = quantifier_parts(plan, parameters)
     if final and total.sum() >= _ENOUGH_COUNTS:
         if parameters.elements_origin == "user":
-            warnings += _unnamed(_identified(total, axis, plan, _visible(named, axis, beam)), named)
-        axis, resolution = align(families, axis, total, resolution, beam)
+            found = _identified(total, axis, plan, _visible(named, axis, beam))
+            warnings += _unnamed(found, named)
+        if found is not None and found.families == families and beam is not None:  # None: taken for some voltage
+            axis, resolution = found.axis, found.resolution_mnka_ev
+        else:
+            axis, resolution = align(families, axis, total, resolution, beam)
         warnings += _shift_warning(plan.eds.energy, axis)
     operator = build_operator(families, axis, total.astype(np.float64), resolution, beam)
     foil = foil_of(plan, parameters)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from livestem.stages.spacing import LatticeResult
 if TYPE_CHECKING:
     from livestem.runtime.label_map import Key, LabelMap
 
+_TOGETHER = 256  # regions whose spectra are fitted at once: eight megabytes of them
 _LAG = 0.1  # of a line: there the beam may still lag behind after the flyback, and pixels are not equally far apart
 
 
@@ -32,7 +32,7 @@ def describe_maps(
     calibration = None
     if parameters.calibrate_region is not None and parameters.d_nm is not None:
         calibration = _calibration(parameters.calibrate_region, parameters.d_nm, maps, haadf)
-    composition = None if quantifier is None or data.spectra is None else _compositions(quantifier, data)
+    composition = None if quantifier is None or data.spectra is None else _compositions(quantifier, data, maps)
     regions = {
         key: describe(
             found.labels,
@@ -70,11 +70,15 @@ def _calibration(region: str, d_nm: float, maps: Mapping[Key, LabelMap], haadf: 
     return calibrate(region, d_nm, haadf.pixel_nm, measured())
 
 
-def _compositions(quantifier: Quantifier, data: Collected) -> Callable[[NDArray[np.bool_]], RegionComposition]:
-    """Return what quantifies the chips of an (N,) mask; regions that several maps have are fitted once."""
-
-    @functools.cache
-    def of(members: bytes) -> RegionComposition:
-        return quantifier.region(data.spectrum_of(np.frombuffer(members, np.bool_)))
-
-    return lambda member: of(member.tobytes())
+def _compositions(
+    quantifier: Quantifier, data: Collected, maps: Mapping[Key, LabelMap]
+) -> Callable[[NDArray[np.bool_]], RegionComposition]:
+    """Return what knows the composition of every region of the maps by its (N,) mask; each is fitted once."""
+    labelled = (found.labels.ravel() for found in maps.values())
+    members = [*{(flat == label).tobytes(): None for flat in labelled for label in np.unique(flat[flat >= 0])}]
+    known: dict[bytes, RegionComposition] = {}
+    for start in range(0, len(members), _TOGETHER):
+        some = members[start : start + _TOGETHER]
+        spectra = np.stack([data.spectrum_of(np.frombuffer(member, np.bool_)) for member in some])
+        known |= zip(some, quantifier.regions(spectra), strict=True)
+    return lambda member: known[member.tobytes()]

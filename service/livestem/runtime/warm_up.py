@@ -6,15 +6,18 @@ are small, and a library's own threads wait for the next one by spinning, which 
 
 from __future__ import annotations
 
+import numpy as np
+
 from livestem.domain.scan import EnergyAxis
 from livestem.stages.kfactors import builtin_k_factors
 from livestem.stages.lines import choose_lines, named_lines
+from livestem.stages.regions import grow
 
 _BEAM_KV = 300.0  # any will do
 
 
 def warm_up() -> None:
-    """Load the libraries of the finals, and exspy's element data; one thread for products of matrices.
+    """Load the libraries of the finals, exspy's element data, compiled loops; one thread for products of matrices.
 
     The stages load these where they use them, so that a client or a short command need not; a test compares the two.
     """
@@ -31,3 +34,4 @@ def warm_up() -> None:
     threadpool_limits(limits=1, user_api="blas")  # of all that are loaded by now, for good
     families = choose_lines(("O",), EnergyAxis(channels=1024, scale_kev=0.01))
     builtin_k_factors(named_lines(families), _BEAM_KV)
+    grow(np.zeros((2, 1)), np.array([[0, 1]]))  # compiles, or reads what an earlier start has compiled

@@ -16,8 +16,9 @@ Loop = TypeVar("Loop", bound=Callable[..., object])
 
 def compiled(loop: Loop) -> Loop:
     """Compile a function; where no folder can be written that would keep it, at each start anew."""
+    how = {"nogil": True, "error_model": "numpy"}  # a quotient by zero is infinite, as it is in arrays
     try:
-        found: Loop = njit(nogil=True, cache=True)(loop)
+        found: Loop = njit(cache=True, **how)(loop)
     except RuntimeError:  # read-only everywhere, as in a container
-        found = njit(nogil=True)(loop)
+        found = njit(**how)(loop)
     return found

@@ -69,14 +69,16 @@ class Identified:
     ----------
     elements : symbols, the known ones first, then in the order found (strongest evidence first)
     unexplained : (energy in keV, counts above the fit) of peaks that no element explains
-    axis : EnergyAxis, aligned on the lines found
+    axis : EnergyAxis, aligned on `families`
     resolution_mnka_ev : detector resolution that goes with it, eV
+    families : the lines of the elements
     """
 
     elements: tuple[str, ...]
     unexplained: tuple[tuple[float, float], ...]
     axis: EnergyAxis
     resolution_mnka_ev: float
+    families: tuple[LineFamily, ...]
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def identify_elements(
         unexplained=tuple(unexplained),
         axis=state.axis,
         resolution_mnka_ev=state.resolution,
+        families=state.families,
     )
 
 

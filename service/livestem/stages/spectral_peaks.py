@@ -107,24 +107,24 @@ def _apart(g: Floats, power: Floats, radius: float) -> list[int]:
     return kept
 
 
-def _moments(spectrum: Spectrum, g: Floats) -> NDArray[np.complex128]:
-    """Return M[i, j] = sum of values t_y^i t_x^j exp(-2 pi i g.t), (3, 3, K), t in sides from the centre."""
+def _moments(spectrum: Spectrum, g: Floats, orders: int = 3) -> NDArray[np.complex128]:
+    """Return M[i, j] = sum of values t_y^i t_x^j exp(-2 pi i g.t), (orders, orders, K), t in sides from the centre."""
     n = len(spectrum.windowed)
     t = (np.arange(n) - (n - 1) / 2) / n
     waves = np.exp(-2j * np.pi * t[:, None, None] * (g.T / spectrum.cell)[None])  # (n, 2, K)
-    powers = t[:, None] ** np.arange(3)
-    along_x = powers[:, :, None] * waves[:, None, 0]  # (n, 3, K)
+    powers = t[:, None] ** np.arange(orders)
+    along_x = powers[:, :, None] * waves[:, None, 0]  # (n, orders, K)
     along_y = powers[:, :, None] * waves[:, None, 1]
     flat = along_x.reshape(n, -1)
     # two real products: a complex one would first copy the patch to complex
-    rows = (spectrum.windowed @ flat.real + 1j * (spectrum.windowed @ flat.imag)).reshape(n, 3, -1)
+    rows = (spectrum.windowed @ flat.real + 1j * (spectrum.windowed @ flat.imag)).reshape(n, orders, -1)
     out: NDArray[np.complex128] = np.einsum("nik,njk->ijk", along_y, rows)
     return out
 
 
 def power_at(spectrum: Spectrum, g: Floats) -> Floats:
     """Return the periodogram at the continuous frequencies `g` (K, 2), (K,)."""
-    out: Floats = abs(_moments(spectrum, g)[0, 0]) ** 2
+    out: Floats = abs(_moments(spectrum, g, 1)[0, 0]) ** 2
     return out
 
 
