@@ -17,7 +17,7 @@ from livestem.runtime import journal as of_journal
 from livestem.runtime import pieces as of_pieces
 from livestem.runtime.journal import Journal, JournalRecording
 from livestem.runtime.pieces import Photons, nonzero, pieces
-from livestem.runtime.received import Occupancy
+from livestem.stages.photons import checksum_of_photons, checksum_of_values, count_photons
 from livestem.wire import messages as m
 
 
@@ -66,13 +66,31 @@ def mixed(place: int, value: int) -> int:
 
 def test_a_checksum_of_many_values_is_the_sum_of_each_ones() -> None:
     rng = np.random.default_rng(2)
-    places: NDArray[np.uint64] = rng.integers(0, 2**40, 40_000).astype(np.uint64)
-    values = rng.integers(0, 4096, places.size).astype("<u2")
-    times = rng.integers(1, 5, places.size).astype("u1")
-    occupancy = Occupancy((4, 4))
-    occupancy.add(places, values, times)
-    terms = zip(places.tolist(), values.tolist(), times.tolist(), strict=True)
-    assert occupancy.checksum == sum(mixed(place, value) * n for place, value, n in terms) % 2**64
+    places: NDArray[np.uint64] = rng.integers(0, 2**64, 4000, dtype=np.uint64)
+    values = rng.integers(0, 2**64, places.size, dtype=np.uint64)
+    terms = zip(places.tolist(), values.tolist(), strict=True)
+    expected = sum(mixed(place, value) for place, value in terms) % 2**64
+    assert int(checksum_of_values(places, values)) == expected
+
+
+def test_photons_are_counted_and_summed_as_lists_of_single_ones_would_be() -> None:
+    rng = np.random.default_rng(3)
+    entries = rng.integers(0, 4, 50).astype("u1")
+    channel = rng.integers(0, 9, entries.sum()).astype("<u2")
+    places: NDArray[np.uint64] = rng.integers(0, 2**40, 50).astype(np.uint64)
+    row = rng.integers(-1, 3, 50)
+    for number in (None, rng.integers(1, 300, channel.size).astype("<u2")):
+        piece = Photons(0, 0, (5, 10), entries, channel, number)
+        times = [1] * channel.size if number is None else number.tolist()
+        single = [*zip(np.repeat(np.arange(50), entries).tolist(), channel.tolist(), times, strict=True)]
+        expected = sum(mixed(int(places[pixel]), c) * n for pixel, c, n in single) % 2**64
+        assert int(checksum_of_photons(places, *piece.lists)) == expected
+        spectra, counted = np.ones((3, 9), np.uint32), np.ones((3, 9), np.uint32)
+        for pixel, c, n in single:
+            if row[pixel] >= 0:
+                counted[row[pixel], c] += n
+        count_photons(spectra, row, *piece.lists)
+        assert np.array_equal(spectra, counted)
 
 
 def test_a_journal_of_another_page_size_is_read_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

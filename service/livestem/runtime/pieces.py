@@ -85,6 +85,12 @@ class Photons:
         return np.repeat(of_pixel.reshape(-1), self.entries)
 
     @property
+    def lists(self) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.uint64]]:
+        """Return entries, channel and number as compiled loops take them; no number is an empty one."""
+        number = np.zeros(0, np.uint64) if self.number is None else self.number.astype(np.uint64)
+        return self.entries.astype(np.int64), self.channel.astype(np.uint32), number
+
+    @property
     def nbytes(self) -> int:
         """Memory that it takes."""
         return _OBJECTS + sum(int(part.nbytes) for part in self.arrays)

@@ -26,11 +26,6 @@ from livestem.wire import messages as m
 MOST_SEEN = 2**30  # bytes of maps of frames that are here in part: 64 of 4096 x 4096 pixels, 4096 of 512 x 512
 MOST_HOLES = 1024  # of one frame and modality: eight detectors' tiles a row of 128; single pixels could make millions
 _WORD = 2**64
-_PLACE, _VALUE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)  # odd and without pattern: any would do
-# The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): every bit in changes half of the bits out.
-_MIX = (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB))
-_LAST = np.uint64(31)
-_AT_ONCE = 2**14  # values that are mixed at a time: 128 kB, and as much again to work with, stay in a core's cache
 
 
 class Hole(NamedTuple):
@@ -97,21 +92,9 @@ class Occupancy:
             self._seen[frame] = self._whole
         return True
 
-    def add(self, places: NDArray[np.uint64], values: NDArray[Any], times: NDArray[Any] | None = None) -> None:
-        """Add values at places (frame and pixel as `places_of` numbers them) to the checksum, each so many `times`."""
-        for start in range(0, places.size, _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            mixed = places[part] * _PLACE
-            rest = values[part].astype(np.uint64)
-            rest *= _VALUE
-            mixed += rest
-            for shift, factor in _MIX:
-                mixed ^= np.right_shift(mixed, shift, out=rest)
-                mixed *= factor
-            mixed ^= np.right_shift(mixed, _LAST, out=rest)
-            if times is not None:
-                mixed *= times[part].astype(np.uint64)
-            self.checksum = (self.checksum + int(mixed.sum(dtype=np.uint64))) % _WORD
+    def add(self, checksum: int) -> None:
+        """Add to the checksum that of values at places (frame and pixel as `places_of` numbers them)."""
+        self.checksum = (self.checksum + checksum) % _WORD
 
     def places_of(self, frame: int, y: int, x: int, h: int, w: int) -> NDArray[np.uint64]:
         """Return the numbers (h * w,) of a rectangle's pixels, row by row; no two pixels of a scan share one."""

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from livestem.runtime.pieces import Photons, Piece, Strip, Whole, landing
 from livestem.runtime.received import Occupancy, as_words
+from livestem.stages.photons import checksum_of_photons, checksum_of_values, count_photons
 
 _COUNTS = np.uint64(2**63)  # sets a pixel's number of photons apart from a photon's channel, in the checksum
 _NOWHERE: Whole = (0, 0)
+Rectangle = tuple[slice, slice]
 MOST_PHOTONS = 2**32 - 1  # of a scan: an hour at a million a second; no channel of a chip can then wrap round
 
 
@@ -76,7 +78,8 @@ class HaadfSum:
     def receive(self, frame: int, piece: Piece) -> None:
         """Add a piece to the checksum of what came."""
         assert isinstance(piece, Strip)
-        self.occupancy.add(self.occupancy.places_of(frame, piece.y, piece.x, *piece.shape), as_words(piece.values))
+        places = self.occupancy.places_of(frame, piece.y, piece.x, *piece.shape)
+        self.occupancy.add(int(checksum_of_values(places, as_words(piece.values))))
 
     def add(self, piece: Piece, shift: Whole = _NOWHERE) -> None:
         """Add a piece that occupancy has granted, moved by `shift`."""
@@ -155,21 +158,23 @@ class EdsSum:
         assert isinstance(piece, Photons)
         places = self.occupancy.places_of(frame, piece.y, piece.x, *piece.shape)
         counts = piece.counts
-        self.occupancy.add(places, counts | _COUNTS)
-        self.occupancy.add(piece.of_each(places), piece.channel, piece.number)
+        self.occupancy.add(int(checksum_of_values(places, counts | _COUNTS)))
+        self.occupancy.add(int(checksum_of_photons(places, *piece.lists)))
         self.counts += int(counts.sum(dtype=np.uint64))
 
     def add(self, piece: Piece, shift: Whole = _NOWHERE) -> None:
         """Add a piece that occupancy has granted, moved by `shift`."""
         assert isinstance(piece, Photons)
         to, of = landing(self.exposure.shape, piece, shift)
+        chips = self._chips(piece, to, of)
+        self.exposure[to] += 1
+        count_photons(self._spectra, chips.ravel(), *piece.lists)
+
+    def _chips(self, piece: Photons, to: Rectangle, of: Rectangle) -> NDArray[np.int64]:
+        """Return (h, w) the row of the spectra of each pixel of a piece."""
         chips = np.full(piece.shape, len(self._spectra) - 1, dtype=np.int64)
         chips[of] = self._chip_of_pixel[to]
-        self.exposure[to] += 1
-        flat = piece.of_each(chips * self.channels)
-        flat += piece.channel
-        number = np.uint32(1) if piece.number is None else piece.number.astype(np.uint32)
-        np.add.at(self._spectra.reshape(-1), flat, number)
+        return chips
 
     def renew(self, of: EdsSum, waiting: Iterable[tuple[Piece, Whole]], changed: Changed) -> None:
         """Bring this copy `of` a sum, with what waits on top, up to date in the chips and rows that have changed."""
@@ -180,14 +185,10 @@ class EdsSum:
             assert isinstance(piece, Photons)
             to, part = landing(self.exposure.shape, piece, shift)
             self.exposure[to][changed.rows[to[0]]] += 1
-            chip = np.full(piece.shape, len(self._spectra) - 1, dtype=np.int64)
-            chip[part] = self._chip_of_pixel[to]
-            if not counted[chip].any():
-                continue
-            at = piece.of_each(chip)
-            kept = counted[at]
-            number = np.uint32(1) if piece.number is None else piece.number[kept].astype(np.uint32)
-            np.add.at(self._spectra.reshape(-1), at[kept] * self.channels + piece.channel[kept], number)
+            chips = self._chips(piece, to, part)
+            anew = counted[chips]
+            if anew.any():
+                count_photons(self._spectra, np.where(anew, chips, -1).ravel(), *piece.lists)
 
     def empty(self) -> EdsSum:
         """Return a sum of the same field with nothing in it."""

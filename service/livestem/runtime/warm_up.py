@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from livestem.domain.scan import EnergyAxis
+from livestem.runtime.pieces import Photons
+from livestem.runtime.sums import EdsSum
 from livestem.stages.kfactors import builtin_k_factors
 from livestem.stages.lines import choose_lines, named_lines
 from livestem.stages.regions import grow
@@ -34,4 +36,13 @@ def warm_up() -> None:
     threadpool_limits(limits=1, user_api="blas")  # of all that are loaded by now, for good
     families = choose_lines(("O",), EnergyAxis(channels=1024, scale_kev=0.01))
     builtin_k_factors(named_lines(families), _BEAM_KV)
-    grow(np.zeros((2, 1)), np.array([[0, 1]]))  # compiles, or reads what an earlier start has compiled
+    _compile()
+
+
+def _compile() -> None:
+    """Call the compiled loops, each once: they are compiled, or what an earlier start has compiled is read."""
+    grow(np.zeros((2, 1)), np.array([[0, 1]]))
+    one = EdsSum((1, 1), 1, np.zeros((1, 1), np.int32), 1)
+    photon = Photons(0, 0, (1, 1), np.ones(1, np.uint8), np.zeros(1, np.uint8))
+    one.receive(0, photon)
+    one.add(photon)

@@ -152,13 +152,13 @@ def _joined(gram: Floats, factor: Floats, log_det: Floats, a: int, b: int, known
     """Return the log evidence of two regions joined; `work` is (D + 1, D + 1), and overwritten."""
     in_a, in_b = gram[a, -1, -1], gram[b, -1, -1]
     if in_b == 1:
-        log_det = log_det[a] + _added(factor[a], gram[b, -1], known, work[0])
+        found = log_det[a] + _added(factor[a], gram[b, -1], known, work[0])
     elif in_a == 1:
-        log_det = log_det[b] + _added(factor[b], gram[a, -1], known, work[0])
+        found = log_det[b] + _added(factor[b], gram[a, -1], known, work[0])
     else:
         _sum(work, gram[a], gram[b])
-        log_det = _factorise(work, known)
-    return _evidence(in_a + in_b, log_det, known)
+        found = _factorise(work, known)
+    return _evidence(in_a + in_b, found, known)
 
 
 @compiled
