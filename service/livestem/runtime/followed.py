@@ -5,13 +5,13 @@ what                   is taken anew
 =====================  ==========================================================================================
 the copy of the sums   in the rows, and of the chips, that have changed
 lattice descriptors    of chips that have changed, and of those around them: their windows overlap
-line intensities       of chips that have changed; of all with a new operator
+line intensities       of chips that have changed; with a new operator of all, a part at every look
 operator of the fit    when there are twice the photons it was built on; when all is in, or the scan over
 =====================  ==========================================================================================
 
-So what is known of a chip is what a look at everything would say, but for an operator whose weights are of half the
-photons: intensities are unbiased with any. With the last tile of a scan it is that one, too. What is relative to the
-whole field (standards, whitening, calibration) is taken anew at every look.
+So what is known of a chip is what a look at everything would say, but for an operator whose weights are of fewer
+photons: intensities are unbiased with any. With the last tile of a scan it is that one, too, for all chips at once.
+What is relative to the whole field (standards, whitening, calibration) is taken anew at every look.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from livestem.stages.lattice import margin_px
 from livestem.stages.quantify import Fit
 
 Chips = NDArray[np.bool_]
+
+_FEW = 256  # chips that a look fits with a new operator beside those that have changed; all would take four looks' time
+_LOOKS = 16  # or as many as bring a large field up to date in so many looks
 
 
 class Followed:
@@ -59,6 +62,7 @@ class Followed:
         self._quantifier: Quantifier | None = None
         self._built_on = (0, False)  # those of the operator
         self._fitted: Fit | None = None
+        self._behind = np.zeros(grid.chips, dtype=bool)  # chips fitted with an earlier operator
 
     def renew(self, accumulator: Accumulator, changed: Mapping[str, Changed], *, over: bool) -> None:
         """Bring the copy up to date; the caller holds the scan's lock."""
@@ -114,9 +118,7 @@ class Followed:
         if (stale.any() or self._whole) and self._is_time():
             # No channel wraps round (`MOST_PHOTONS`), and this way takes half the time of 64-bit sums.
             total = self._eds.spectra.sum(axis=0, dtype=np.uint32).astype(np.int64)
-            self._quantifier = build_quantifier(data.plan, self.parameters, total, final=False)
-            self._built_on = self._photons, self._whole
-            self._fitted = None
+            self._operate(build_quantifier(data.plan, self.parameters, total, final=False))
         if self._quantifier is None:
             return
         if self.parameters.elements_origin == "automatic":
@@ -124,10 +126,22 @@ class Followed:
             self.parameters = msgspec.structs.replace(found, elements_origin="metadata")
         if self._fitted is None:
             self._fitted = self._quantifier.fit(data.spectra, final=False)
-        elif stale.any():
-            chips = np.flatnonzero(stale)
-            put(self._fitted, self._quantifier.fit(data.spectra[chips], final=False), chips)
+            self._behind[:] = False
+        else:
+            behind = np.flatnonzero(self._behind & ~stale)[: max(_FEW, len(stale) // _LOOKS)]
+            chips = np.concatenate([np.flatnonzero(stale), behind])
+            if chips.size:
+                put(self._fitted, self._quantifier.fit(data.spectra[chips], final=False), chips)
+            self._behind[chips] = False
         stale[:] = False
+
+    def _operate(self, quantifier: Quantifier | None) -> None:
+        """Take a new operator; what was fitted with an earlier one stands if it has the same meaning."""
+        before, self._quantifier = self._quantifier, quantifier
+        self._built_on = self._photons, self._whole
+        if self._whole or before is None or quantifier is None or not _alike(before, quantifier):
+            self._fitted = None
+        self._behind[:] = True
 
     def _is_time(self) -> bool:
         """Whether the operator is to be built anew (see the module)."""
@@ -153,6 +167,12 @@ def around(changed: Changed, grid: Grid, chip_px: int) -> Chips:
         marked[-1, 1:-1] |= rows[-1]
     near = [marked[y : y + grid.rows, x : x + grid.cols] for y in range(3) for x in range(3)]
     return np.asarray(np.any(near, axis=0).ravel())
+
+
+def _alike(a: Quantifier, b: Quantifier) -> bool:
+    """Return whether two operators give the same lines."""
+    same = a.operator.families == b.operator.families
+    return same and bool(np.array_equal(a.operator.determined, b.operator.determined))
 
 
 def put(fitted: Fit, part: Fit, chips: NDArray[np.intp]) -> None:
