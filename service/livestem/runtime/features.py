@@ -223,7 +223,9 @@ def lattice_rows(data: Collected, chips: NDArray[np.intp] | None = None) -> Floa
     assert data.haadf is not None and data.grid.haadf_px is not None
     side = data.grid.haadf_px
     margin = margin_px(side)
-    seen = np.where(data.haadf_exposure == 0, np.nan, data.haadf)
+    seen = data.haadf
+    if data.haadf_exposure is not None and not data.haadf_exposure.all():
+        seen = np.where(data.haadf_exposure == 0, np.nan, seen)
     return lattice_descriptors(windows(seen, data.grid, side, margin, chips), margin).astype(np.float64)
 
 

@@ -110,7 +110,11 @@ def windows(
         raise StageError(f"a window's margin cannot be negative, got {margin_px} px")
     top, left, bottom, right = _extent(image, grid, chip_px)
     side = chip_px + 2 * margin_px
-    # cut the needed part first, so that pixels beyond the grid but inside the field still serve as margin
+    row, col = np.divmod(np.arange(grid.chips) if chips is None else chips, grid.cols)
+    if not row.size:
+        return np.zeros((0, side, side), image.dtype)
+    # cut the needed part first: pixels beyond it but inside the field still serve as margin
+    top, bottom = top + int(row.min()) * chip_px, top + (int(row.max()) + 1) * chip_px
     y0, x0 = max(0, top - margin_px), max(0, left - margin_px)
     y1, x1 = min(image.shape[0], bottom + margin_px), min(image.shape[1], right + margin_px)
     pad = (
@@ -120,7 +124,7 @@ def windows(
     padded = np.pad(image[y0:y1, x0:x1], pad, mode="symmetric")
     view = np.lib.stride_tricks.sliding_window_view(padded, (side, side))[::chip_px, ::chip_px]
     if chips is not None:
-        return view[np.divmod(chips, grid.cols)]
+        return np.asarray(view[row - row.min(), col])
     return np.ascontiguousarray(view).reshape(grid.chips, side, side)
 
 

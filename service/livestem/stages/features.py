@@ -175,8 +175,8 @@ def _shrunk_correlation(z: Floats, independent: int) -> tuple[Floats, float]:
     moment = z.T @ z / len(z)
     scale = _inverse(np.sqrt(np.diag(moment)))
     r = moment * scale[:, None] * scale[None, :]
-    u = z * scale
-    scatter_of_r = np.maximum((u**2).T @ (u**2) / len(z) - r**2, 0.0)
+    squared = np.square(z * scale)
+    scatter_of_r = np.maximum(squared.T @ squared / len(z) - r**2, 0.0)
     off = ~np.eye(len(r), dtype=bool)
     power = float((r[off] ** 2).sum())
     noise = float(scatter_of_r[off].sum()) / max(independent - 1, 1)
@@ -190,12 +190,21 @@ def _inside(z: Floats, covariance: Floats) -> tuple[Mask, float]:
     from scipy.special import gammainc, gammaincinv
 
     length = np.einsum("ij,ij->i", z @ np.linalg.inv(covariance), z)
-    keep = np.zeros(len(z), bool)
-    keep[np.argsort(length, kind="stable")[: max(int(_KEEP * len(z)), 2)]] = True
+    keep = _shortest(length, max(int(_KEEP * len(z)), 2))
     half = z.shape[1] / 2
     # The chi-square law of D degrees, and the mean of its lower part (that of D + 2 degrees).
     factor = float(gammainc(half + 1, gammaincinv(half, _KEEP))) / _KEEP
     return keep, factor
+
+
+def _shortest(length: Floats, count: int) -> Mask:
+    """Mark the `count` shortest of (P,), of equals the first."""
+    if count >= len(length):
+        return np.ones(len(length), bool)
+    longest = np.partition(length, count - 1)[count - 1]
+    keep: Mask = length < longest
+    keep[np.flatnonzero(length == longest)[: count - np.count_nonzero(keep)]] = True
+    return keep
 
 
 def neighbour_whitening(x: NDArray[Any], shape: tuple[int, int], valid: Mask | None = None) -> Whitening:

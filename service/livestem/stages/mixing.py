@@ -191,7 +191,7 @@ def _best_pairs(x: Floats, chips: NDArray[np.intp], pure: _Pure, candidates: Mas
         if not some.size:
             continue
         of = chips[some]
-        surprise = _mixture(x[of], pure.means[a][of], pure.means[b][of], pure.between(a, b)).surprise
+        surprise = _surprise(x[of], pure.means[a][of], pure.means[b][of], pure.between(a, b))
         better = surprise < best[some]
         best[some[better]] = surprise[better]
         phases[some[better]] = a, b
@@ -200,11 +200,10 @@ def _best_pairs(x: Floats, chips: NDArray[np.intp], pure: _Pure, candidates: Mas
 
 @dataclass(frozen=True, eq=False)
 class _Mixture:
-    """Chips as mixtures of two phases: (B,) shares of the first, their variances, and -2 log likelihoods."""
+    """Chips as mixtures of two phases: (B,) shares of the first, and their variances."""
 
     share: Floats
     variance: Floats
-    surprise: Floats
 
 
 def _mixture(x: Floats, first: Floats, second: Floats, covariance: Floats) -> _Mixture:
@@ -214,9 +213,15 @@ def _mixture(x: Floats, first: Floats, second: Floats, covariance: Floats) -> _M
     weighed = apart @ inverse
     length = np.einsum("ni,ni->n", weighed, apart)
     share = np.einsum("ni,ni->n", weighed, away) / np.maximum(length, np.finfo(np.float64).tiny)
-    rest = away - np.clip(share, 0, 1)[:, None] * apart
-    surprise = np.einsum("ni,ni->n", rest @ inverse, rest) + np.linalg.slogdet(covariance)[1]
-    return _Mixture(share, 1 / np.maximum(length, _LEAST_LENGTH), np.asarray(surprise))
+    return _Mixture(share, 1 / np.maximum(length, _LEAST_LENGTH))
+
+
+def _surprise(x: Floats, first: Floats, second: Floats, covariance: Floats) -> Floats:
+    """Return (B,) -2 log likelihoods of chips as the likeliest mixtures of the pure values beside each."""
+    share = np.clip(_mixture(x, first, second, covariance).share, 0, 1)[:, None]
+    rest = x - second - share * (first - second)
+    surprise = np.einsum("ni,ni->n", rest @ np.linalg.inv(covariance), rest) + np.linalg.slogdet(covariance)[1]
+    return np.asarray(surprise)
 
 
 def _shares(
