@@ -266,12 +266,12 @@ def eds_features(
     quantifier: Quantifier | None,
     *,
     final: bool,
-    fitted: Fit | None = None,
+    fitted: Fit | Floats | None = None,
 ) -> dict[str, Feature]:
     """Return the EDS modalities asked for: ``lines``, ``atomic`` (these need a quantifier) and ``eds``.
 
     While the scan runs a chip's weight is the share of its counts that are in. `fitted` is what the quantifier makes
-    of the chips' spectra, if that is known.
+    of the chips' spectra, if that is known; intensities alone will do where no composition is asked for.
     """
     assert data.spectra is not None and data.plan.eds is not None and data.grid.eds_px is not None
     valid = data.valid("eds")
@@ -291,7 +291,8 @@ def eds_features(
     if fitted is None and "atomic" in names:
         fitted = quantifier.fit(data.spectra, final=final)
     if "lines" in names:
-        intensities = quantifier.intensities(data.spectra, final=final) if fitted is None else fitted.intensities
+        found = quantifier.intensities(data.spectra, final=final) if fitted is None else fitted
+        intensities = found.intensities if isinstance(found, Fit) else found
         per_visit = quantifier.named(intensities) / data.visits()
         standard = standard_of(square_root(per_visit), valid)
         rows = standard.apply(square_root(per_visit), valid)
@@ -305,10 +306,10 @@ def eds_features(
             phase=rows,
             linear=_only(per_visit, valid),
         )
-    if fitted is not None and "atomic" in names:
-        found = quantifier.composition(fitted)
-        known = valid & found.valid
-        features["atomic"] = Feature(_only(found.atomic_percent, known), known, weight, columns=found.elements)
+    if isinstance(fitted, Fit) and "atomic" in names:
+        made = quantifier.composition(fitted)
+        known = valid & made.valid
+        features["atomic"] = Feature(_only(made.atomic_percent, known), known, weight, columns=made.elements)
     return features
 
 

@@ -32,6 +32,7 @@ from livestem.stages.lattice import margin_px
 from livestem.stages.quantify import Fit
 
 Chips = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 _FEW = 256  # chips that a look fits with a new operator beside those that have changed; all would take four looks' time
 _LOOKS = 16  # or as many as bring a large field up to date in so many looks
@@ -61,7 +62,7 @@ class Followed:
         self._descriptors: NDArray[np.float64] | None = None
         self._quantifier: Quantifier | None = None
         self._built_on = (0, False)  # those of the operator
-        self._fitted: Fit | None = None
+        self._fitted: Fit | Floats | None = None  # or intensities alone
         self._behind = np.zeros(grid.chips, dtype=bool)  # chips fitted with an earlier operator
 
     def renew(self, accumulator: Accumulator, changed: Mapping[str, Changed], *, over: bool) -> None:
@@ -125,15 +126,21 @@ class Followed:
             found = self._quantifier.parameters
             self.parameters = msgspec.structs.replace(found, elements_origin="metadata")
         if self._fitted is None:
-            self._fitted = self._quantifier.fit(data.spectra, final=False)
+            self._fitted = self._measured(self._quantifier, data.spectra)
             self._behind[:] = False
         else:
             behind = np.flatnonzero(self._behind & ~stale)[: max(_FEW, len(stale) // _LOOKS)]
             chips = np.concatenate([np.flatnonzero(stale), behind])
             if chips.size:
-                put(self._fitted, self._quantifier.fit(data.spectra[chips], final=False), chips)
+                put(self._fitted, self._measured(self._quantifier, data.spectra[chips]), chips)
             self._behind[chips] = False
         stale[:] = False
+
+    def _measured(self, quantifier: Quantifier, spectra: NDArray[np.integer]) -> Fit | Floats:
+        """Fit (N, C) spectra; only compositions need the errors, which take longest."""
+        if "atomic" in self.parameters.recipe.eds_modalities:
+            return quantifier.fit(spectra, final=False)
+        return quantifier.intensities(spectra, final=False)
 
     def _operate(self, quantifier: Quantifier | None) -> None:
         """Take a new operator; what was fitted with an earlier one stands if it has the same meaning."""
@@ -175,8 +182,11 @@ def _alike(a: Quantifier, b: Quantifier) -> bool:
     return same and bool(np.array_equal(a.operator.determined, b.operator.determined))
 
 
-def put(fitted: Fit, part: Fit, chips: NDArray[np.intp]) -> None:
-    """Put the intensities of some chips to their places."""
-    fitted.intensities[chips] = part.intensities
-    fitted.covariance[chips] = part.covariance
-    fitted.counts[chips] = part.counts
+def put(fitted: Fit | Floats, part: Fit | Floats, chips: NDArray[np.intp]) -> None:
+    """Put what was fitted of some chips to their places."""
+    if isinstance(fitted, Fit) and isinstance(part, Fit):
+        fitted.intensities[chips] = part.intensities
+        fitted.covariance[chips] = part.covariance
+        fitted.counts[chips] = part.counts
+    elif not isinstance(fitted, Fit) and not isinstance(part, Fit):
+        fitted[chips] = part
