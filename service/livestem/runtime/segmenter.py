@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 # Bytes of results kept in memory for each session, so that a fresh gap is served without reading the store: the finals
 # of some scans. What is older is read there.
 _BUFFERED = 16 * 2**20
-_BREATH_S = 0.005  # between looks that take longer than they may: ingest goes first
+_BREATH_S = 0.001  # between looks that take longer than they may: ingest goes first
 _TURN_S = 0.1  # between looks at what is being waited for
 _REVISIONS_PER_START = 2**32  # more live maps than one start can publish in a century at 25 a second
 
