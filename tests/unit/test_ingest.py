@@ -50,7 +50,11 @@ class House:
         )
 
     def take(self, stream):
-        return [verdict for message in stream for verdict in self.ingest.apply(message)]
+        verdicts = []
+        for message in stream:
+            verdicts += self.ingest.apply(message)
+            self.ingest.register()
+        return verdicts
 
     def count(self, name, **labels):
         return self.metrics.registry.get_sample_value(name, labels) or 0

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
@@ -81,7 +82,13 @@ class Accumulator:
         self._waiting_bytes = 0
 
     def apply(self, message: Message) -> bool:
-        """Count a tile in; False if it was here already.
+        """Count a tile in, and register what can be; False if it was here already; errors as `receive`."""
+        is_new = self.receive(message)
+        self.advance()
+        return is_new
+
+    def receive(self, message: Message) -> bool:
+        """Count a tile in; False if it was here already. Then `advance`.
 
         Raises
         ------
@@ -108,13 +115,29 @@ class Accumulator:
             part.receive(tile.frame, piece)
             self._take(modality, tile.frame, piece)
         self.frames_seen = max(self.frames_seen, tile.frame + 1)
-        self._advance()
         return True
+
+    @property
+    def due(self) -> bool:
+        """Whether a frame can be registered; or must be, holes and all, because too much waits."""
+        if not self._in_order or self.haadf is None:
+            return False
+        too_much = self._waiting_bytes > MOST_WAITING and self._open < max(self._waiting)
+        return self.haadf.occupancy.complete(self._open) or too_much
+
+    def advance(self, lock: AbstractContextManager[Any] | None = None) -> None:
+        """Register what is due.
+
+        `lock` is held while anything changes, for those who read meanwhile, and not while a shift is looked for, which
+        takes as long as a look. Only the thread that counts tiles in may call this.
+        """
+        while self.due:
+            self._close(nullcontext() if lock is None else lock)
 
     def finish(self) -> None:
         """Say that nothing more comes: what waits is placed, frames with holes as they are."""
         while self._in_order and self._open < self.frames_seen:
-            self._close()
+            self._close(nullcontext())
 
     @property
     def registration(self) -> Registration | None:
@@ -234,24 +257,19 @@ class Accumulator:
             return False
         return frame > 0 if self._registrar is not None else modality == "haadf" and frame > self._open
 
-    def _advance(self) -> None:
-        """Register what can be; if too much waits, also what still has holes."""
-        if not self._in_order or self.haadf is None:
-            return
-        while self.haadf.occupancy.complete(self._open):
-            self._close()
-        while self._waiting_bytes > MOST_WAITING and self._open < max(self._waiting):
-            self._close()
-
-    def _close(self) -> None:
+    def _close(self, lock: AbstractContextManager[Any]) -> None:
         """Register the open frame and place what waits for it."""
         assert self.haadf is not None
-        frame, self._open = self._open, self._open + 1
-        if self._registrar is not None:
-            self._registrar.next(self._image(frame), self.haadf.occupancy.seen(frame), self.haadf)
-        self._release(frame)
-        if self._registrar is None:
-            self._release(self._open)  # float HAADF of the frame whose turn has come
+        frame, registrar = self._open, self._registrar
+        seen = self.haadf.occupancy.seen(frame)
+        found = None if registrar is None else registrar.found(self._image(frame), seen, self.haadf)
+        with lock:
+            self._open += 1
+            if registrar is not None and found is not None:
+                registrar.take(found, seen=bool(seen.any()))
+            self._release(frame)
+            if registrar is None:
+                self._release(self._open)  # float HAADF of the frame whose turn has come
 
     def _release(self, frame: int) -> None:
         for modality, piece, expected in self._waiting.pop(frame, []):

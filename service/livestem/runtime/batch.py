@@ -105,6 +105,7 @@ class _Line:
         frames = self._publisher.publish(header, arrays, codec=codec)
         for verdict in self._ingest.apply(decode(frames, self._limits)):
             self._verdicts[verdict.scan_id] = verdict
+        self._ingest.register()
         if self._ingest.uncommitted_bytes >= COMMIT_BYTES:
             self._ingest.commit(self._session, _EPOCH, self._publisher.buffer.last_seq)
 

@@ -78,7 +78,7 @@ class Ingest:
         self._vigil = Vigil(self.scans)
 
     def apply(self, message: Message, *, repaired: bool = False) -> list[m.Verdict]:
-        """Take one reliable acquisition message; return what the sender must be told."""
+        """Take one reliable acquisition message; return what the sender must be told. Then `register`."""
         self._metrics.bytes.inc(message.nbytes)
         self._metrics.repairs.inc(repaired)
         header = message.header
@@ -94,6 +94,16 @@ class Ingest:
         except WireError as e:
             self.reject(e)
         return []
+
+    @property
+    def due(self) -> bool:
+        """Whether a frame is to be registered."""
+        return any(scan.accumulator.due for scan in self.scans.values())
+
+    def register(self) -> None:
+        """Register the frames that are whole. It takes as long as a look: what has come is best stored before."""
+        for scan in self.scans.values():
+            scan.accumulator.advance(scan.lock)
 
     def reject(self, error: WireError) -> None:
         """Count a dropped message."""
@@ -256,7 +266,7 @@ class Ingest:
         counts = scan.accumulator.counts or 0
         with scan.lock:
             try:
-                is_new = scan.accumulator.apply(message)
+                is_new = scan.accumulator.receive(message)
             except WireError as e:
                 scan.contradictions += e.reason in ("conflict", "overlap")
                 raise

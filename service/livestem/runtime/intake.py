@@ -115,6 +115,7 @@ class Intake:
                 self._take(adapter, effect)
             if not self._commit_if_due(adapter):
                 return
+        self._ingest.register()
         self._ingest.expire(time.monotonic(), self._vanish_s)
         self._write(self._ingest.hand_over)
 
@@ -180,6 +181,7 @@ class Intake:
     def _commit_if_due(self, adapter: _Adapter) -> bool:
         waited = time.monotonic() - adapter.committed_at
         due = waited >= (COMMIT_S if adapter.fresh else ACK_S) or self._ingest.uncommitted_bytes >= COMMIT_BYTES
+        due |= adapter.fresh and self._ingest.due  # else the end of a frame would wait for its registration, too
         return self._commit(adapter) if due else True
 
     def _commit(self, adapter: _Adapter) -> bool:

@@ -131,8 +131,8 @@ class Registrar:
         ahead = frame - len(self.shifts) + 1
         return self._shift(predicted(self._estimates, ahead), (PREDICTION_PX, PREDICTION_PX), determined=False)
 
-    def next(self, image: NDArray[Any] | None, seen: NDArray[np.bool_], sums: HaadfSum) -> Shift:
-        """Register the next frame against the sums of those before it.
+    def found(self, image: NDArray[Any] | None, seen: NDArray[np.bool_], sums: HaadfSum) -> Shift:
+        """Register the next frame against the sums of those before it; `take` then takes it in.
 
         Parameters
         ----------
@@ -144,17 +144,18 @@ class Registrar:
             Of the frames before.
         """
         if not self.shifts:
-            found = self._shift(_STILL, _STILL, determined=True)
-        elif image is None:
-            found = self.expected(len(self.shifts))
-        else:
-            found = self._found(image, seen, sums)
+            return self._shift(_STILL, _STILL, determined=True)
+        if image is None:
+            return self.expected(len(self.shifts))
+        return self._found(image, seen, sums)
+
+    def take(self, found: Shift, *, seen: bool) -> None:
+        """Take in the shift of the next frame, of which something was seen, or nothing."""
         self.shifts.append(found)
         self._estimates.append(found.estimate_px)
-        if seen.any():
+        if seen:
             self._rounded += np.subtract(found.haadf_px, found.estimate_px)
             self._placed += 1
-        return found
 
     def _found(self, image: NDArray[Any], seen: NDArray[np.bool_], sums: HaadfSum) -> Shift:
         off = self._rounded / max(self._placed, 1)  # of the mean from the first frame's place
