@@ -1,9 +1,14 @@
 """The first scan's finals wait for no library: in a process of its own, because here they are loaded long since."""
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
+
+from livestem.runtime import warm_up
 
 FIRST_SCAN = """
 import sys, warnings
@@ -49,3 +54,16 @@ print(sorted({pool["num_threads"] for pool in threadpool_info() if pool["user_ap
     many = {**os.environ, "OPENBLAS_NUM_THREADS": "4", "MKL_NUM_THREADS": "4"}
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=many)
     assert told.stdout.strip() == "[1]"
+
+
+def test_a_full_disk_keeps_no_loop_from_being_compiled(monkeypatch, caplog):
+    left = [OSError(errno.ENOSPC, "No space left on device")] * 3
+
+    def grow(rows, pairs):
+        if left:
+            raise left.pop()
+        return np.zeros(len(rows), int)
+
+    monkeypatch.setattr(warm_up, "grow", grow)
+    warm_up.compile_loops()
+    assert not left and "No space left on device" in caplog.text

@@ -6,6 +6,8 @@ are small, and a library's own threads wait for the next one by spinning, which 
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 from livestem.domain.scan import EnergyAxis
@@ -16,6 +18,9 @@ from livestem.stages.lines import choose_lines, named_lines
 from livestem.stages.regions import grow
 
 _BEAM_KV = 300.0  # any will do
+_ATTEMPTS = 40  # more than there are loops
+
+log = logging.getLogger(__name__)
 
 
 def warm_up() -> None:
@@ -36,11 +41,22 @@ def warm_up() -> None:
     threadpool_limits(limits=1, user_api="blas")  # of all that are loaded by now, for good
     families = choose_lines(("O",), EnergyAxis(channels=1024, scale_kev=0.01))
     builtin_k_factors(named_lines(families), _BEAM_KV)
-    _compile()
+    compile_loops()
 
 
-def _compile() -> None:
-    """Call the compiled loops, each once: they are compiled, or what an earlier start has compiled is read."""
+def compile_loops() -> None:
+    """Compile the loops, or read what an earlier start has compiled.
+
+    On a full disk each attempt fails at what it cannot keep, and has compiled one loop more.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return _call_each()
+        except OSError as e:
+            log.warning("compiled loops are not kept, the next start compiles them anew: %s", e)
+
+
+def _call_each() -> None:
     grow(np.zeros((2, 1)), np.array([[0, 1]]))
     one = EdsSum((1, 1), 1, np.zeros((1, 1), np.int32), 1)
     photon = Photons(0, 0, (1, 1), np.ones(1, np.uint8), np.zeros(1, np.uint8))
