@@ -14,6 +14,7 @@ from livestem.domain.scan import EnergyAxis
 from livestem.runtime.pieces import Photons
 from livestem.runtime.sums import EdsSum
 from livestem.stages.kfactors import builtin_k_factors
+from livestem.stages.lattice import lattice_descriptors
 from livestem.stages.lines import choose_lines, named_lines
 from livestem.stages.regions import grow
 
@@ -58,6 +59,7 @@ def compile_loops() -> None:
 
 def _call_each() -> None:
     grow(np.zeros((2, 1)), np.array([[0, 1]]))
+    lattice_descriptors(np.zeros((1, 8, 8)), 2)
     one = EdsSum((1, 1), 1, np.zeros((1, 1), np.int32), 1)
     photon = Photons(0, 0, (1, 1), np.ones(1, np.uint8), np.zeros(1, np.uint8))
     one.receive(0, photon)

@@ -167,7 +167,7 @@ class _Plan:
     hann: NDArray[np.float64]  # (q, q), sums to 1
     bins: NDArray[np.intp]  # (K,) flat indices into the (q, q // 2 + 1) spectrum
     weight: NDArray[np.float64]  # (K,) 2 for a bin and its mirror, 1 for one that is its own mirror
-    bounds: tuple[tuple[int, int], ...]  # (start, stop) of each annulus in `bins`
+    bounds: NDArray[np.intp]  # (ANNULI + 1,) where each annulus begins in `bins`, and the end
     harmonics: NDArray[np.complex128]  # (FOLDS, K) exp(i m theta)
 
 
@@ -197,35 +197,21 @@ def _plan(side: int) -> _Plan:
         hann=hann / hann.sum(),
         bins=bins,
         weight=pair[bins],
-        bounds=tuple((int(a), int(b)) for a, b in zip(starts[:-1], starts[1:], strict=True)),
+        bounds=np.ascontiguousarray(starts, np.intp),
         harmonics=np.exp(1j * np.multiply.outer(np.array(FOLDS), theta[bins])),
     )
 
 
 def _spectral(window: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the spectral columns of (N, q, q) windows."""
-    share, plan = _power_shares(window)
-    power, angular = [], np.zeros((len(FOLDS), len(window)))
-    for start, stop in plan.bounds:
-        ring = share[:, start:stop]
-        power.append(np.log(ring.sum(axis=1) + SHARE_FLOOR))
-        for row, harmonic in zip(angular, plan.harmonics[:, start:stop], strict=True):
-            row += np.abs((ring * harmonic).sum(axis=1))
-    has_power = share.any(axis=1)
-    peak = np.where(has_power, share.max(axis=1, initial=0.0), 1.0)
+    from livestem.stages.lattice_loops import spectral_sums, tapered  # loads Numba: only when asked for
+
+    n, plan = len(window), _plan(window.shape[1])
+    spectrum = rfft2(tapered(window, plan.hann)).reshape(n, -1)
+    noise = _rounding(window.reshape(n, -1)) ** 2
+    share, power, angular = spectral_sums(spectrum, noise, plan.bins, plan.weight, plan.bounds, plan.harmonics)
+    peak = share.max(axis=1, initial=0.0)
     logs = np.log(share, out=np.zeros_like(share), where=share > 0)
     entropy = -(share * logs).sum(axis=1)
-    return np.stack([*power, *angular, np.log(peak), entropy], axis=1)
-
-
-def _power_shares(window: NDArray[np.float64]) -> tuple[NDArray[np.float64], _Plan]:
-    """Return (N, K) shares of the plan's bins in their sum; zeros for a window without structure."""
-    plan = _plan(window.shape[1])
-    n = len(window)
-    mean = (window * plan.hann).reshape(n, -1).sum(axis=1)
-    spectrum = rfft2((window - mean[:, None, None]) * plan.hann)
-    picked = spectrum.reshape(n, -1)[:, plan.bins]
-    power = (picked.real**2 + picked.imag**2) * plan.weight
-    total = power.sum(axis=1, keepdims=True)
-    noise = _rounding(window.reshape(n, -1))[:, None] ** 2
-    return np.where(total > noise, power, 0.0) / np.where(total > noise, total, 1.0), plan
+    columns = [np.log(power + SHARE_FLOOR), angular, np.log(np.where(peak > 0, peak, 1.0))[:, None], entropy[:, None]]
+    return np.concatenate(columns, axis=1)
