@@ -32,6 +32,8 @@ import msgpack
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS / folder) for folder in (".", "wire", "unit")]
 
+import livestem.stages.photons  # noqa: E402, F401 - what Numba compiles is not to be instrumented
+
 with atheris.instrument_imports(include=["livestem.domain", "livestem.wire", "livestem.protocol", "livestem.runtime"]):
     from livestem.domain.errors import LivestemError, WireError
     from livestem.domain.limits import Limits
